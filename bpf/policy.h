@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+#ifndef BPFACQ_POLICY_H
+#define BPFACQ_POLICY_H
+
+#include "counter.h"
+
+/*
+ * The compiled policy. Every map has two slots. The word in bpfacq_active is
+ * the generation in force; its lowest bit is the slot. Userspace fills the idle
+ * slot, checks it, and stores the next generation: one store flips every map at
+ * once, and a program that reads the word once never sees a mixture.
+ */
+#define SLOTS 2
+#define RULE_ID_LEN 128
+
+enum action {
+	ACTION_NONE,
+	ACTION_BYPASS,	/* leave the flow alone, stop evaluating */
+	ACTION_TUNNEL,	/* acquire */
+	ACTION_PROTECT, /* never acquired, whatever the rules say */
+};
+
+enum hardening {
+	HARDENING_NONE,
+	HARDENING_BYPASS, /* go direct: fail open */
+	HARDENING_BLOCK,  /* refuse: fail closed */
+};
+
+/* Where the application meant to go. IPv4 is IPv4-mapped. */
+struct destination {
+	__u8 addr[16];
+	__be16 port;
+};
+
+struct prefix4 {
+	__u32 len; /* bits, host byte order */
+	__u8 addr[4];
+};
+
+struct prefix6 {
+	__u32 len; /* bits, host byte order */
+	__u8 addr[16];
+};
+
+/* Port (host byte order) to port class. */
+struct port_classes {
+	__u16 tcp[65536];
+	__u16 udp[65536];
+};
+
+/* One rule, or one protected destination, of a generation. */
+struct entry {
+	char id[RULE_ID_LEN]; /* of the rule, or the reason of the protection */
+	__u64 order;	      /* bits of an IEEE 754 double */
+	__u32 rule;	      /* index in the policy, for the record */
+	__u32 channel;	      /* index in bpfacq_channel */
+	__u8 action;	      /* enum action */
+	__u8 hardening;	      /* enum hardening */
+	__u8 _pad[6];
+};
+
+enum channel_state {
+	CHANNEL_UNKNOWN,
+	CHANNEL_CONNECTING,
+	CHANNEL_UP,
+	CHANNEL_DOWN,
+};
+
+struct channel {
+	char id[RULE_ID_LEN];
+	char name[RULE_ID_LEN];
+	__u8 state; /* enum channel_state */
+	__u8 _pad[7];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} bpfacq_active SEC(".maps");
+
+/* Longest prefix to the row of the verdict table. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, SLOTS);
+	__type(key, __u32);
+	__array(values, struct {
+		__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+		__uint(map_flags, BPF_F_NO_PREALLOC);
+		__uint(max_entries, 1);
+		__uint(key_size, sizeof(struct prefix4));
+		__uint(value_size, sizeof(__u32));
+	});
+} bpfacq_prefix4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, SLOTS);
+	__type(key, __u32);
+	__array(values, struct {
+		__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+		__uint(map_flags, BPF_F_NO_PREALLOC);
+		__uint(max_entries, 1);
+		__uint(key_size, sizeof(struct prefix6));
+		__uint(value_size, sizeof(__u32));
+	});
+} bpfacq_prefix6 SEC(".maps");
+
+/* One element: the classes of all ports. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, SLOTS);
+	__type(key, __u32);
+	__array(values, struct {
+		__uint(type, BPF_MAP_TYPE_ARRAY);
+		__uint(map_flags, BPF_F_INNER_MAP);
+		__uint(max_entries, 1);
+		__uint(key_size, sizeof(__u32));
+		__uint(value_size, sizeof(struct port_classes));
+	});
+} bpfacq_ports SEC(".maps");
+
+/* Row plus port class to the entry that wins there, plus one; 0 is none. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, SLOTS);
+	__type(key, __u32);
+	__array(values, struct {
+		__uint(type, BPF_MAP_TYPE_ARRAY);
+		__uint(map_flags, BPF_F_INNER_MAP);
+		__uint(max_entries, 1);
+		__uint(key_size, sizeof(__u32));
+		__uint(value_size, sizeof(__u32));
+	});
+} bpfacq_verdict SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, SLOTS);
+	__type(key, __u32);
+	__array(values, struct {
+		__uint(type, BPF_MAP_TYPE_ARRAY);
+		__uint(map_flags, BPF_F_INNER_MAP);
+		__uint(max_entries, 1);
+		__uint(key_size, sizeof(__u32));
+		__uint(value_size, sizeof(struct entry));
+	});
+} bpfacq_entry SEC(".maps");
+
+/* Channels of the generation, for people: no program reads them yet. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, SLOTS);
+	__type(key, __u32);
+	__array(values, struct {
+		__uint(type, BPF_MAP_TYPE_ARRAY);
+		__uint(map_flags, BPF_F_INNER_MAP);
+		__uint(max_entries, 1);
+		__uint(key_size, sizeof(__u32));
+		__uint(value_size, sizeof(struct channel));
+	});
+} bpfacq_channel SEC(".maps");
+
+static __always_inline bool is_mapped4(const __u8 addr[16])
+{
+	const __u32 *word = (const __u32 *)addr;
+
+	return !word[0] && !word[1] && word[2] == bpf_htonl(0xffff);
+}
+
+/* The generation in force, 0 before the first. Read it once per decision. */
+static __always_inline __u32 policy_generation(void)
+{
+	__u32 zero = 0;
+	volatile __u32 *active = bpf_map_lookup_elem(&bpfacq_active, &zero);
+
+	return active ? *active : 0;
+}
+
+/* The row of the verdict table for addr, or NULL where no prefix covers it. */
+static __always_inline __u32 *policy_row(__u32 slot, const __u8 addr[16])
+{
+	if (is_mapped4(addr)) {
+		void *prefixes = bpf_map_lookup_elem(&bpfacq_prefix4, &slot);
+		struct prefix4 key = { .len = 32 };
+
+		__builtin_memcpy(key.addr, addr + 12, sizeof(key.addr));
+		return prefixes ? bpf_map_lookup_elem(prefixes, &key) : NULL;
+	}
+
+	void *prefixes = bpf_map_lookup_elem(&bpfacq_prefix6, &slot);
+	struct prefix6 key = { .len = 128 };
+
+	__builtin_memcpy(key.addr, addr, sizeof(key.addr));
+	return prefixes ? bpf_map_lookup_elem(prefixes, &key) : NULL;
+}
+
+/*
+ * The entry that wins for a TCP flow to dst, or NULL for none. *why says which
+ * of the two kinds of none it is. A table with a hole would be a bug of
+ * userspace, which checks each slot before the flip; the flow then passes,
+ * since without an entry there is no hardening to ask.
+ */
+static __always_inline const struct entry *policy_match_tcp(__u32 generation, const struct destination *dst,
+							    enum counter *why)
+{
+	__u32 slot = generation % SLOTS, zero = 0;
+	__u32 *row = policy_row(slot, dst->addr);
+
+	*why = COUNTER_PASS_UNMATCHED;
+	if (!row)
+		return NULL;
+
+	*why = COUNTER_BUG_POLICY_TORN;
+	void *ports = bpf_map_lookup_elem(&bpfacq_ports, &slot);
+	if (!ports)
+		return NULL;
+	struct port_classes *classes = bpf_map_lookup_elem(ports, &zero);
+	if (!classes)
+		return NULL;
+
+	void *verdicts = bpf_map_lookup_elem(&bpfacq_verdict, &slot);
+	if (!verdicts)
+		return NULL;
+	__u32 cell = *row + classes->tcp[bpf_ntohs(dst->port)];
+	__u32 *verdict = bpf_map_lookup_elem(verdicts, &cell);
+	if (!verdict)
+		return NULL;
+	if (!*verdict) {
+		*why = COUNTER_PASS_UNMATCHED;
+		return NULL;
+	}
+
+	void *entries = bpf_map_lookup_elem(&bpfacq_entry, &slot);
+	if (!entries)
+		return NULL;
+	__u32 index = *verdict - 1;
+	return bpf_map_lookup_elem(entries, &index);
+}
+
+/* Keeps in the BTF the types that only inner maps and byte fields use, for the Go bindings. */
+const struct prefix4 *const binding_prefix4;
+const struct prefix6 *const binding_prefix6;
+const struct port_classes *const binding_port_classes;
+const struct entry *const binding_entry;
+const struct channel *const binding_channel;
+const enum counter *const binding_counter;
+const enum action *const binding_action;
+const enum hardening *const binding_hardening;
+const enum channel_state *const binding_channel_state;
+
+#endif
