@@ -1,0 +1,86 @@
+package maps
+
+import (
+	"fmt"
+	"iter"
+
+	"github.com/bpfacq/bpfacq/bpf"
+)
+
+// Counter names one way out of a program.
+type Counter uint32
+
+// Counters is how many there are.
+const Counters = Counter(bpf.SocketCounterCOUNTERS)
+
+// String returns the counter's name in metrics and tables.
+func (c Counter) String() string {
+	switch bpf.SocketCounter(c) {
+	case bpf.SocketCounterCOUNTER_PASS_EXEMPT:
+		return "pass_exempt"
+	case bpf.SocketCounterCOUNTER_PASS_FOREIGN:
+		return "pass_foreign_netns"
+	case bpf.SocketCounterCOUNTER_PASS_BOUND:
+		return "pass_bound"
+	case bpf.SocketCounterCOUNTER_PASS_INACTIVE:
+		return "pass_inactive"
+	case bpf.SocketCounterCOUNTER_PASS_PROTECTED:
+		return "pass_never_acquired"
+	case bpf.SocketCounterCOUNTER_PASS_UNMATCHED:
+		return "pass_no_match"
+	case bpf.SocketCounterCOUNTER_PASS_BYPASS:
+		return "pass_bypass"
+	case bpf.SocketCounterCOUNTER_PASS_HARDENED:
+		return "pass_hardened"
+	case bpf.SocketCounterCOUNTER_ACQUIRE:
+		return "acquire"
+	case bpf.SocketCounterCOUNTER_BLOCK:
+		return "block"
+	case bpf.SocketCounterCOUNTER_HANDOFF_OFFERED:
+		return "handoff_offered"
+	case bpf.SocketCounterCOUNTER_HANDOFF_TAKEN:
+		return "handoff_taken"
+	case bpf.SocketCounterCOUNTER_HANDOFF_WITHDRAWN:
+		return "handoff_withdrawn"
+	case bpf.SocketCounterCOUNTER_HANDOFF_MISSED:
+		return "handoff_missed"
+	case bpf.SocketCounterCOUNTER_BUG_POLICY_TORN:
+		return "bug_policy_torn"
+	case bpf.SocketCounterCOUNTER_BUG_CLIENT_STORAGE:
+		return "bug_client_storage"
+	case bpf.SocketCounterCOUNTER_BUG_ACCEPT_STORAGE:
+		return "bug_accept_storage"
+	case bpf.SocketCounterCOUNTER_BUG_HANDOFF_FULL:
+		return "bug_handoff_full"
+	case bpf.SocketCounterCOUNTER_BUG_FLAGS:
+		return "bug_flags"
+	}
+	return fmt.Sprintf("counter(%d)", uint32(c))
+}
+
+// AllCounters yields every counter in the order of the datapath.
+func AllCounters() iter.Seq[Counter] {
+	return func(yield func(Counter) bool) {
+		for c := range Counters {
+			if !yield(c) {
+				return
+			}
+		}
+	}
+}
+
+// Counters reads every counter, summed over the processors.
+func (m *Maps) Counters() (map[Counter]uint64, error) {
+	sums := make(map[Counter]uint64, Counters)
+	var perCPU []uint64
+	for c := range AllCounters() {
+		if err := m.objects.BpfacqCounter.Lookup(uint32(c), &perCPU); err != nil {
+			return nil, fmt.Errorf("read counter %s: %w", c, err)
+		}
+		sums[c] = 0
+		for _, n := range perCPU {
+			sums[c] += n
+		}
+	}
+	return sums, nil
+}
