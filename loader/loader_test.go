@@ -1,0 +1,276 @@
+package loader_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/bpfacq/bpfacq/loader"
+	"github.com/bpfacq/bpfacq/maps"
+	"github.com/bpfacq/bpfacq/test/testutil"
+	"github.com/bpfacq/bpfacq/userspace/netns"
+)
+
+func TestMain(m *testing.M) {
+	os.Exit(testutil.Main(m, map[string]testutil.Scenario{"connect": connect}))
+}
+
+// connect dials the address and prints the errno, or what getpeername says.
+func connect(args []string, stdout io.Writer) error {
+	conn, err := net.DialTimeout("tcp", args[0], 5*time.Second)
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		_, err := fmt.Fprint(stdout, errno)
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = fmt.Fprint(stdout, conn.RemoteAddr())
+	return err
+}
+
+// bed is a namespace without routes, a cgroup in it, and a pin folder.
+type bed struct {
+	ns     *netns.Namespace
+	cgroup string
+	pins   string
+}
+
+func newBed(t *testing.T) *bed {
+	return &bed{testutil.Netns(t), testutil.Cgroup(t), filepath.Join(testutil.BPFFS(t), "bpfacq")}
+}
+
+func (b *bed) load(t *testing.T) *loader.Datapath {
+	t.Helper()
+	d, err := loader.Load(loader.Options{Cgroup: b.cgroup, Pins: b.pins})
+	if err != nil {
+		t.Fatalf("%+v", err)
+	}
+	return d
+}
+
+// announce makes an agent of the test: a listener in the namespace, a lease.
+func (b *bed) announce(t *testing.T, d *loader.Datapath, lease time.Duration) {
+	t.Helper()
+	l, err := b.ns.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	cookie, err := b.ns.Cookie()
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, err := maps.Monotonic()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = d.Maps.SetAgent(maps.Agent{
+		LeaseUntil:  now + lease,
+		NetnsCookie: cookie,
+		Port4:       netip.MustParseAddrPort(l.Addr().String()).Port(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// tunnelAll is a policy with one Tunnel rule for 192.0.2.0/24.
+func tunnelAll(hardening maps.Hardening) *maps.Tables {
+	prefix := netip.MustParsePrefix("192.0.2.0/24")
+	return &maps.Tables{
+		IPv4: maps.Rows{Len: 1, All: func(yield func(netip.Prefix, uint32) bool) { yield(prefix, 0) }},
+		IPv6: maps.Rows{All: func(func(netip.Prefix, uint32) bool) {}},
+		TCP:  new([65536]uint16), UDP: new([65536]uint16),
+		Verdicts: []uint32{1},
+		Entries:  []maps.Entry{{ID: "all", Order: 1, Action: maps.ActionTunnel, Hardening: hardening}},
+		Channels: []maps.Channel{{ID: "c", Name: "Private"}},
+	}
+}
+
+func store(t *testing.T, d *loader.Datapath, tables *maps.Tables) uint32 {
+	t.Helper()
+	generation, err := d.Maps.Store(tables)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return generation
+}
+
+const (
+	acquired = "192.0.2.7:80"            // what getpeername says
+	direct   = "network is unreachable"  // the namespace has no route
+	refused  = "connection refused"      // by the hook
+	denied   = "operation not permitted" // by the hook, where it cannot choose
+)
+
+func (b *bed) expect(t *testing.T, when string, want ...string) {
+	t.Helper()
+	got := testutil.Child(t, b.ns, b.cgroup, "connect", acquired)
+	for _, w := range want {
+		if got == w {
+			return
+		}
+	}
+	t.Errorf("%s: connect gives %q, want %q", when, got, want)
+}
+
+func TestAcquiresOnlyWithPolicyAndLease(t *testing.T) {
+	b := newBed(t)
+	d := b.load(t)
+	defer d.Detach()
+
+	b.expect(t, "no agent, no policy", direct)
+	b.announce(t, d, time.Hour)
+	b.expect(t, "no policy", direct)
+	if got := store(t, d, tunnelAll(maps.HardeningBypass)); got != 1 {
+		t.Errorf("first generation is %d, want 1", got)
+	}
+	b.expect(t, "policy and lease", acquired)
+
+	if err := d.Maps.EndLease(); err != nil {
+		t.Fatal(err)
+	}
+	b.expect(t, "lease lapsed, hardening Bypass", direct)
+	store(t, d, tunnelAll(maps.HardeningBlock))
+	b.expect(t, "lease lapsed, hardening Block", refused, denied)
+}
+
+func TestTakesOverPinsWithoutGap(t *testing.T) {
+	b := newBed(t)
+	first := b.load(t)
+	b.announce(t, first, time.Hour)
+	store(t, first, tunnelAll(maps.HardeningBypass))
+	before, err := first.Hooks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.expect(t, "agent gone, lease runs", acquired)
+
+	second := b.load(t)
+	defer second.Detach()
+	if !second.TookOver {
+		t.Error("second agent did not take over")
+	}
+	after, err := second.Hooks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(after) != 5 || fmt.Sprint(before) != fmt.Sprint(after) {
+		t.Errorf("links changed:\n%v\n%v", before, after)
+	}
+	if generation, err := second.Maps.Generation(); err != nil || generation != 1 {
+		t.Errorf("generation %d, %v; want 1", generation, err)
+	}
+	b.expect(t, "second agent", acquired)
+}
+
+func TestTakeOverFollowsAnotherCgroup(t *testing.T) {
+	b := newBed(t)
+	first := b.load(t)
+	b.announce(t, first, time.Hour)
+	store(t, first, tunnelAll(maps.HardeningBypass))
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	old := b.cgroup
+	b.cgroup = testutil.Cgroup(t)
+	second := b.load(t)
+	defer second.Detach()
+	b.expect(t, "new cgroup", acquired)
+	b.cgroup = old
+	b.expect(t, "old cgroup", direct)
+}
+
+func TestSecondAgentIsRefused(t *testing.T) {
+	b := newBed(t)
+	d := b.load(t)
+	defer d.Detach()
+
+	_, err := loader.Load(loader.Options{Cgroup: b.cgroup, Pins: b.pins})
+	if !errors.Is(err, loader.ErrLocked) {
+		t.Errorf("second agent: %v, want ErrLocked", err)
+	}
+	if _, err := loader.Detach(b.pins); !errors.Is(err, loader.ErrLocked) {
+		t.Errorf("detach beside an agent: %v, want ErrLocked", err)
+	}
+}
+
+func TestDetachLeavesNothing(t *testing.T) {
+	b := newBed(t)
+	d := b.load(t)
+	b.announce(t, d, time.Hour)
+	store(t, d, tunnelAll(maps.HardeningBlock))
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	for _, want := range []bool{true, false} {
+		if removed, err := loader.Detach(b.pins); err != nil || removed != want {
+			t.Errorf("detach: %t, %v; want %t", removed, err, want)
+		}
+	}
+	if _, err := os.Stat(b.pins); !os.IsNotExist(err) {
+		t.Errorf("pin folder after detach: %v", err)
+	}
+	b.expect(t, "detached", direct)
+}
+
+func TestUnfinishedStateIsRemoved(t *testing.T) {
+	b := newBed(t)
+	d := b.load(t)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// A crash between the two renames of a replacement.
+	if err := os.Rename(filepath.Join(b.pins, "live"), filepath.Join(b.pins, "stale")); err != nil {
+		t.Fatal(err)
+	}
+
+	d = b.load(t)
+	defer d.Detach()
+	if d.TookOver {
+		t.Error("took over a state that was not live")
+	}
+	entries, err := os.ReadDir(b.pins)
+	if err != nil || len(entries) != 1 || entries[0].Name() != "live" {
+		t.Errorf("pin folder holds %v, %v; want live alone", entries, err)
+	}
+}
+
+func TestMissingHostPartsAreNamedWithRemedy(t *testing.T) {
+	cgroup, bpffs := testutil.Cgroup(t), testutil.BPFFS(t)
+	tests := []struct {
+		name string
+		opts loader.Options
+		want error
+	}{
+		{"pins off bpffs", loader.Options{Cgroup: cgroup, Pins: filepath.Join(t.TempDir(), "bpfacq")}, loader.ErrNotBPFFS},
+		{"pins below a missing folder", loader.Options{Cgroup: cgroup, Pins: filepath.Join(bpffs, "no", "bpfacq")}, os.ErrNotExist},
+		{"cgroup off cgroup2", loader.Options{Cgroup: t.TempDir(), Pins: filepath.Join(bpffs, "a")}, loader.ErrNoCgroup2},
+		{"missing cgroup", loader.Options{Cgroup: filepath.Join(cgroup, "no"), Pins: filepath.Join(bpffs, "a")}, os.ErrNotExist},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			d, err := loader.Load(test.opts)
+			if d != nil || !errors.Is(err, test.want) {
+				t.Fatalf("got %v, %v; want %v", d, err, test.want)
+			}
+			if e, ok := errors.AsType[*loader.Error](err); !ok || e.Remedy() == "" {
+				t.Errorf("%v has no remedy", err)
+			}
+		})
+	}
+}
