@@ -11,7 +11,7 @@
  * once, and a program that reads the word once never sees a mixture.
  */
 #define SLOTS 2
-#define RULE_ID_LEN 128
+#define TEXT_LEN 136 /* of an id or a name, the final zero included */
 
 enum action {
 	ACTION_NONE,
@@ -50,7 +50,7 @@ struct port_classes {
 
 /* One rule, or one protected destination, of a generation. */
 struct entry {
-	char id[RULE_ID_LEN]; /* of the rule, or the reason of the protection */
+	char id[TEXT_LEN]; /* of the rule, or the reason of the protection */
 	__u64 order;	      /* bits of an IEEE 754 double */
 	__u32 rule;	      /* index in the policy, for the record */
 	__u32 channel;	      /* index in bpfacq_channel */
@@ -67,8 +67,8 @@ enum channel_state {
 };
 
 struct channel {
-	char id[RULE_ID_LEN];
-	char name[RULE_ID_LEN];
+	char id[TEXT_LEN];
+	char name[TEXT_LEN];
 	__u8 state; /* enum channel_state */
 	__u8 _pad[7];
 };

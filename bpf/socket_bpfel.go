@@ -33,8 +33,8 @@ type SocketAgent struct {
 
 type SocketChannel struct {
 	_     structs.HostLayout
-	Id    [128]int8
-	Name  [128]int8
+	Id    [136]int8
+	Name  [136]int8
 	State uint8
 	Pad   [7]uint8
 }
@@ -75,7 +75,7 @@ const (
 
 type SocketEntry struct {
 	_         structs.HostLayout
-	Id        [128]int8
+	Id        [136]int8
 	Order     uint64
 	Rule      uint32
 	Channel   uint32

@@ -57,8 +57,8 @@ func unescape(s string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
-// ownCgroup finds the cgroup2 folder of this process.
-func ownCgroup() (string, error) {
+// OwnCgroup finds the cgroup2 folder of this process.
+func OwnCgroup() (string, error) {
 	root, err := Cgroup2Root()
 	if err != nil {
 		return "", err
@@ -73,6 +73,12 @@ func ownCgroup() (string, error) {
 		}
 	}
 	return "", fmt.Errorf("find own cgroup: %w", ErrNoCgroup2)
+}
+
+// below reports whether one folder of a hierarchy is another or lies below it.
+func below(path, ancestor string) bool {
+	relative, err := filepath.Rel(ancestor, path)
+	return err == nil && relative != ".." && !strings.HasPrefix(relative, "../")
 }
 
 // cgroupID is the number by which the kernel knows the cgroup of a folder: its

@@ -29,9 +29,13 @@ type Options struct {
 	// there. Empty is DefaultPins.
 	Pins string
 
-	// RelayCgroup, if not empty, holds a relay other than the agent: its
-	// sockets answer SO_ORIGINAL_DST with the original destination.
+	// RelayCgroup is the folder of the process that listens for acquired
+	// flows. Empty means that it lies below Cgroup.
 	RelayCgroup string
+
+	// OriginalDst makes the sockets of RelayCgroup answer SO_ORIGINAL_DST
+	// with the original destination, as stock transparent proxies ask.
+	OriginalDst bool
 }
 
 // Datapath is the loaded, attached and pinned datapath of this host. It outlives
@@ -59,8 +63,10 @@ func Load(opts Options) (*Datapath, error) {
 		}
 		opts.Cgroup = root
 	}
-	if _, err := cgroupID(opts.Cgroup); err != nil {
-		return nil, err
+	for _, cgroup := range []string{opts.Cgroup, cmp.Or(opts.RelayCgroup, opts.Cgroup)} {
+		if _, err := cgroupID(cgroup); err != nil {
+			return nil, err
+		}
 	}
 	opts.Pins = cmp.Or(opts.Pins, DefaultPins)
 	if err := rlimit.RemoveMemlock(); err != nil {
@@ -114,7 +120,7 @@ func (d *Datapath) create(opts Options) error {
 	if err := d.Maps.Pin(mapsDir(d.pins.staged())); err != nil {
 		return explain("pin maps", err)
 	}
-	for _, h := range hooks(&objects.SocketPrograms, opts.Cgroup, opts.RelayCgroup) {
+	for _, h := range hooks(&objects.SocketPrograms, opts) {
 		if err := h.attachNew(linksDir(d.pins.staged())); err != nil {
 			return errors.Join(err, os.RemoveAll(d.pins.staged()))
 		}
@@ -134,15 +140,15 @@ func (d *Datapath) takeOver(opts Options, pinned map[string]*ebpf.Map) error {
 	defer objects.SocketPrograms.Close()
 
 	links := linksDir(d.pins.live())
-	for _, h := range hooks(&objects.SocketPrograms, opts.Cgroup, opts.RelayCgroup) {
+	wanted := make(map[string]bool)
+	for _, h := range hooks(&objects.SocketPrograms, opts) {
 		if err := h.takeOver(links); err != nil {
 			return err
 		}
+		wanted[h.pinName] = true
 	}
-	if opts.RelayCgroup == "" {
-		if err := detachLink(filepath.Join(links, maps.PinName(bpf.SocketProgBpfacqOrigdst))); err != nil {
-			return err
-		}
+	if err := detachOthers(links, wanted); err != nil {
+		return err
 	}
 	d.TookOver = true
 	return nil
@@ -182,7 +188,8 @@ func Hooks(pinDir string) ([]Hook, error) {
 	return all, nil
 }
 
-// Close releases the datapath and its lock. The host keeps it: see Detach.
+// Close releases the datapath and its lock. Unless it was detached, the host
+// keeps it.
 func (d *Datapath) Close() error {
 	var err error
 	if d.Maps != nil {
@@ -191,8 +198,9 @@ func (d *Datapath) Close() error {
 	return errors.Join(err, d.pins.Close())
 }
 
-// Detach removes the datapath from the host and closes it.
-func (d *Datapath) Detach() error { return errors.Join(d.pins.detach(), d.Close()) }
+// Detach removes the datapath from the host. The maps stay open until Close, so
+// that flows on their way can still be told where they belong.
+func (d *Datapath) Detach() error { return d.pins.detach() }
 
 // Detach removes every trace of a datapath from a pin folder and the kernel. It
 // needs no agent, and does nothing, successfully, if there is no such folder. It
@@ -214,21 +222,30 @@ func Detach(pinDir string) (bool, error) {
 // somebody holds would otherwise keep a program attached.
 func (p *pins) detach() error {
 	for _, state := range []string{p.live(), p.staged(), p.stale()} {
-		entries, err := os.ReadDir(linksDir(state))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("list pinned links: %w", err)
-		}
-		for _, entry := range entries {
-			if err := detachLink(filepath.Join(linksDir(state), entry.Name())); err != nil {
-				return err
-			}
+		if err := detachOthers(linksDir(state), nil); err != nil {
+			return err
 		}
 	}
 	if err := os.RemoveAll(p.dir); err != nil {
 		return fmt.Errorf("remove pins: %w", err)
+	}
+	return nil
+}
+
+// detachOthers detaches the links in a folder that are not wanted. No folder is
+// fine.
+func detachOthers(links string, wanted map[string]bool) error {
+	entries, err := os.ReadDir(links)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("list pinned links: %w", err)
+	}
+	for _, entry := range entries {
+		if wanted[entry.Name()] {
+			continue
+		}
+		if err := detachLink(filepath.Join(links, entry.Name())); err != nil {
+			return err
+		}
 	}
 	return nil
 }

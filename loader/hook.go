@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,7 +17,8 @@ import (
 
 // hook is one attach point of one program.
 type hook struct {
-	name    string // of the program; the pin of the link is named after it
+	name    string // of the program
+	pinName string // of the link
 	program *ebpf.Program
 	attach  ebpf.AttachType
 	cgroup  string
@@ -33,22 +35,31 @@ type Hook struct {
 
 // hooks lists what to attach where, in an order in which no flow is acquired
 // before what carries it on is in place.
-func hooks(p *bpf.SocketPrograms, cgroup, relayCgroup string) []hook {
-	all := []hook{
-		{bpf.SocketProgBpfacqGetpeer4, p.BpfacqGetpeer4, ebpf.AttachCgroupInet4GetPeername, cgroup},
-		{bpf.SocketProgBpfacqGetpeer6, p.BpfacqGetpeer6, ebpf.AttachCgroupInet6GetPeername, cgroup},
-		{bpf.SocketProgBpfacqSockops, p.BpfacqSockops, ebpf.AttachCGroupSockOps, cgroup},
-		{bpf.SocketProgBpfacqConnect4, p.BpfacqConnect4, ebpf.AttachCGroupInet4Connect, cgroup},
-		{bpf.SocketProgBpfacqConnect6, p.BpfacqConnect6, ebpf.AttachCGroupInet6Connect, cgroup},
+func hooks(p *bpf.SocketPrograms, opts Options) []hook {
+	at := func(cgroup, name string, program *ebpf.Program, attach ebpf.AttachType) hook {
+		return hook{name, maps.PinName(name), program, attach, cgroup}
 	}
-	if relayCgroup != "" {
-		origdst := hook{bpf.SocketProgBpfacqOrigdst, p.BpfacqOrigdst, ebpf.AttachCGroupGetsockopt, relayCgroup}
-		all = append([]hook{origdst}, all...)
+	var all []hook
+	if opts.OriginalDst {
+		relay := cmp.Or(opts.RelayCgroup, opts.Cgroup)
+		all = append(all, at(relay, bpf.SocketProgBpfacqOrigdst, p.BpfacqOrigdst, ebpf.AttachCGroupGetsockopt))
 	}
-	return all
+	if opts.RelayCgroup != "" && !below(opts.RelayCgroup, opts.Cgroup) {
+		// The hook that takes a record runs for the cgroup of the listener.
+		h := at(opts.RelayCgroup, bpf.SocketProgBpfacqSockops, p.BpfacqSockops, ebpf.AttachCGroupSockOps)
+		h.pinName += "_relay"
+		all = append(all, h)
+	}
+	return append(all,
+		at(opts.Cgroup, bpf.SocketProgBpfacqGetpeer4, p.BpfacqGetpeer4, ebpf.AttachCgroupInet4GetPeername),
+		at(opts.Cgroup, bpf.SocketProgBpfacqGetpeer6, p.BpfacqGetpeer6, ebpf.AttachCgroupInet6GetPeername),
+		at(opts.Cgroup, bpf.SocketProgBpfacqSockops, p.BpfacqSockops, ebpf.AttachCGroupSockOps),
+		at(opts.Cgroup, bpf.SocketProgBpfacqConnect4, p.BpfacqConnect4, ebpf.AttachCGroupInet4Connect),
+		at(opts.Cgroup, bpf.SocketProgBpfacqConnect6, p.BpfacqConnect6, ebpf.AttachCGroupInet6Connect),
+	)
 }
 
-func (h hook) pin(dir string) string { return filepath.Join(dir, maps.PinName(h.name)) }
+func (h hook) pin(dir string) string { return filepath.Join(dir, h.pinName) }
 
 // attachNew attaches the hook and pins its link into dir.
 func (h hook) attachNew(dir string) error {
@@ -152,14 +163,26 @@ func readHook(path string) (Hook, error) {
 	if err != nil {
 		return Hook{}, fmt.Errorf("read link %s: %w", path, err)
 	}
-	h := Hook{
-		Program:   "bpfacq_" + filepath.Base(path),
-		ProgramID: uint32(info.Program),
-		LinkID:    uint32(info.ID),
+	h := Hook{ProgramID: uint32(info.Program), LinkID: uint32(info.ID)}
+	if h.Program, err = programName(info.Program); err != nil {
+		return Hook{}, err
 	}
 	if cgroup := info.Cgroup(); cgroup != nil {
 		h.CgroupID = cgroup.CgroupId
 		h.Attach = ebpf.AttachType(cgroup.AttachType).String()
 	}
 	return h, nil
+}
+
+func programName(id ebpf.ProgramID) (string, error) {
+	p, err := ebpf.NewProgramFromID(id)
+	if err != nil {
+		return "", fmt.Errorf("open program %d: %w", id, err)
+	}
+	defer p.Close()
+	info, err := p.Info()
+	if err != nil {
+		return "", fmt.Errorf("read program %d: %w", id, err)
+	}
+	return info.Name, nil
 }

@@ -57,6 +57,11 @@ func (b *bed) load(t *testing.T) *loader.Datapath {
 	return d
 }
 
+func remove(d *loader.Datapath) {
+	d.Detach()
+	d.Close()
+}
+
 // announce makes an agent of the test: a listener in the namespace, a lease.
 func (b *bed) announce(t *testing.T, d *loader.Datapath, lease time.Duration) {
 	t.Helper()
@@ -126,7 +131,7 @@ func (b *bed) expect(t *testing.T, when string, want ...string) {
 func TestAcquiresOnlyWithPolicyAndLease(t *testing.T) {
 	b := newBed(t)
 	d := b.load(t)
-	defer d.Detach()
+	defer remove(d)
 
 	b.expect(t, "no agent, no policy", direct)
 	b.announce(t, d, time.Hour)
@@ -159,7 +164,7 @@ func TestTakesOverPinsWithoutGap(t *testing.T) {
 	b.expect(t, "agent gone, lease runs", acquired)
 
 	second := b.load(t)
-	defer second.Detach()
+	defer remove(second)
 	if !second.TookOver {
 		t.Error("second agent did not take over")
 	}
@@ -188,7 +193,7 @@ func TestTakeOverFollowsAnotherCgroup(t *testing.T) {
 	old := b.cgroup
 	b.cgroup = testutil.Cgroup(t)
 	second := b.load(t)
-	defer second.Detach()
+	defer remove(second)
 	b.expect(t, "new cgroup", acquired)
 	b.cgroup = old
 	b.expect(t, "old cgroup", direct)
@@ -197,7 +202,7 @@ func TestTakeOverFollowsAnotherCgroup(t *testing.T) {
 func TestSecondAgentIsRefused(t *testing.T) {
 	b := newBed(t)
 	d := b.load(t)
-	defer d.Detach()
+	defer remove(d)
 
 	_, err := loader.Load(loader.Options{Cgroup: b.cgroup, Pins: b.pins})
 	if !errors.Is(err, loader.ErrLocked) {
@@ -240,7 +245,7 @@ func TestUnfinishedStateIsRemoved(t *testing.T) {
 	}
 
 	d = b.load(t)
-	defer d.Detach()
+	defer remove(d)
 	if d.TookOver {
 		t.Error("took over a state that was not live")
 	}

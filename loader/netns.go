@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bpfacq/bpfacq/bpf"
+	"github.com/bpfacq/bpfacq/maps"
 )
 
 // NetnsCookie is the kernel's number of this process's network namespace.
@@ -37,7 +38,7 @@ func (d *Datapath) NetnsCookie() (uint64, error) {
 // one connect() of a UDP socket, which sends nothing, the hook is attached to
 // this process's own cgroup, which need not lie below the one to acquire.
 func (d *Datapath) netnsCookieByHook() (_ uint64, err error) {
-	own, err := ownCgroup()
+	own, err := OwnCgroup()
 	if err != nil {
 		return 0, err
 	}
@@ -77,7 +78,7 @@ func (d *Datapath) netnsCookieByHook() (_ uint64, err error) {
 
 // connect4 opens the program that the live connect4 link runs.
 func (d *Datapath) connect4() (*ebpf.Program, error) {
-	path := hook{name: bpf.SocketProgBpfacqConnect4}.pin(linksDir(d.pins.live()))
+	path := hook{pinName: maps.PinName(bpf.SocketProgBpfacqConnect4)}.pin(linksDir(d.pins.live()))
 	h, err := readHook(path)
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package maps
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sync/errgroup"
@@ -20,19 +21,23 @@ func (m *Maps) Generation() (uint32, error) {
 	return generation, nil
 }
 
+// Next is the number that Store will give to the next generation.
+func (m *Maps) Next() (uint32, error) {
+	current, err := m.Generation()
+	if current == math.MaxUint32 {
+		return slots, err // 0 means none, and the slot must be the other one
+	}
+	return current + 1, err
+}
+
 // Store puts tables in force as the next generation and returns its number. A
 // program sees the old policy or the new one, never a mixture. On an error the
 // old one stays in force, whole.
 func (m *Maps) Store(t *Tables) (uint32, error) {
-	current, err := m.Generation()
+	next, err := m.Next()
 	if err != nil {
 		return 0, err
 	}
-	next := current + 1
-	if next == 0 {
-		next = slots // 0 means none, and the slot must be the other one
-	}
-
 	slot, err := newSlot(m, t)
 	if err != nil {
 		return 0, err
@@ -51,7 +56,7 @@ func (m *Maps) Store(t *Tables) (uint32, error) {
 	}
 	// What follows only frees memory. The new policy is in force whatever it says.
 	if err := slot.publish(next % slots); err == nil {
-		m.retire(current % slots)
+		m.retire((next - 1) % slots)
 	}
 	return next, nil
 }
