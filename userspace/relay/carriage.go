@@ -1,0 +1,119 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/bpfacq/bpfacq/userspace/flow"
+)
+
+// lingerBytes is how much an application may still write, into the void, while
+// it is given the rest of an edge's answer. An edge that closes as a whole when
+// its far side is done (most forward proxies do) would otherwise cut the answer
+// of every protocol that acknowledges what it reads. It is about what a
+// socket's buffers would have taken before the reset arrived.
+const lingerBytes = 256 << 10
+
+// carriage is one flow that is being carried. Whatever aborts it cancels its
+// context with the cause, once; the abort follows from that.
+type carriage struct {
+	application
+	stream Stream
+	cancel context.CancelCauseFunc
+
+	ends     atomic.Uint32 // the bits below
+	deafness error         // of the stream's Write; set before edgeDeaf is
+}
+
+const (
+	edgeDone uint32 = 1 << iota // the edge half-closed, and the application knows
+	edgeDeaf                    // the edge takes no more
+)
+
+// carry copies both ways, one of them on a goroutine of its own, and releases
+// both sides.
+func (c *carriage) carry(ctx context.Context) flow.Outcome {
+	aborted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(aborted)
+		c.reset()
+		c.stream.Reset()
+	})
+
+	var toEdge sync.WaitGroup
+	toEdge.Go(c.carryToEdge)
+	c.carryToApplication()
+	toEdge.Wait()
+
+	orderly := stop()
+	if orderly {
+		c.conn.Close()
+	} else {
+		<-aborted
+	}
+	c.stream.Close()
+
+	switch {
+	case !orderly:
+		return flow.Outcome{State: flow.StateReset, Cause: causeText(context.Cause(ctx))}
+	case c.deafness != nil:
+		return flow.Outcome{State: flow.StateReset, Cause: edgeReset(c.deafness).Error()}
+	}
+	return flow.Outcome{State: flow.StateClosed}
+}
+
+func edgeReset(err error) error { return fmt.Errorf("%w: %w", errEdge, err) }
+
+// carryToEdge copies what the application sends, and its half-close.
+func (c *carriage) carryToEdge() {
+	err := c.sendTo(c.stream)
+	switch {
+	case c.readErr != nil:
+		c.cancel(errApplication)
+	case err != nil:
+		c.deafness = err
+		if c.ends.Or(edgeDeaf)&edgeDone == 0 {
+			c.linger()
+		}
+	default:
+		c.stream.CloseWrite() // an edge that takes no more also ends its own direction
+	}
+}
+
+// linger discards what the application sends, until carryToApplication has
+// given it the rest of the answer.
+func (c *carriage) linger() {
+	switch _, err := io.CopyN(io.Discard, &c.application, lingerBytes); {
+	case err == nil:
+		c.cancel(edgeReset(c.deafness))
+	case c.readErr != nil:
+		c.cancel(errApplication)
+	}
+}
+
+// carryToApplication copies what the edge sends, and its half-close.
+func (c *carriage) carryToApplication() {
+	err := c.copyToApplication()
+	switch {
+	case c.writeErr != nil:
+		c.cancel(errApplication)
+	case err != nil:
+		c.cancel(edgeReset(err))
+	default:
+		c.conn.CloseWrite() // fails only when the application is gone, which its reader sees
+		if c.ends.Or(edgeDone)&edgeDeaf != 0 {
+			c.conn.CloseRead() // ends the lingering
+		}
+	}
+}
+
+func (c *carriage) copyToApplication() error {
+	if from, ok := c.stream.(io.WriterTo); ok {
+		_, err := from.WriteTo(&c.application)
+		return err
+	}
+	return c.receiveFrom(c.stream)
+}

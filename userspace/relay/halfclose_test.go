@@ -1,0 +1,147 @@
+package relay
+
+import (
+	"bytes"
+	"io"
+	"testing"
+
+	"github.com/bpfacq/bpfacq/userspace/flow"
+)
+
+func TestFlowEndsInOrderWhenBothSidesHalfClose(t *testing.T) {
+	c := newCarried(t)
+	mustWrite(t, c.app, "ping")
+	wantRead(t, c.edge, "ping")
+	mustWrite(t, c.edge, "pong!")
+	wantRead(t, c.app, "pong!")
+	c.app.CloseWrite()
+	wantEOF(t, c.edge)
+	c.edge.closeWrite()
+	wantEOF(t, c.app)
+
+	f := c.ended(t)
+	wantOutcome(t, f, flow.StateClosed, "")
+	wantBytes(t, f, 4, 5)
+	wantResets(t, c.stream, 0)
+	if f.Rule != "r3" || f.Channel != "private" || f.Edge != "edge.test:443" || f.Status != 200 {
+		t.Errorf("flow has the route %+v, want %+v", f, testRoute)
+	}
+	if got := c.flows.Totals(); got != (flow.Totals{Closed: 1, BytesSent: 4, BytesReceived: 5}) {
+		t.Errorf("totals are %+v", got)
+	}
+}
+
+func TestEdgeSendsOnAfterApplicationHalfCloses(t *testing.T) {
+	c := newCarried(t)
+	mustWrite(t, c.app, "question")
+	c.app.CloseWrite()
+	wantRead(t, c.edge, "question")
+	wantEOF(t, c.edge)
+	for range 100 {
+		mustWrite(t, c.edge, "part of the answer")
+		wantRead(t, c.app, "part of the answer")
+	}
+	c.edge.closeWrite()
+	wantEOF(t, c.app)
+
+	f := c.ended(t)
+	wantOutcome(t, f, flow.StateClosed, "")
+	wantBytes(t, f, 8, 1800)
+	wantResets(t, c.stream, 0)
+}
+
+func TestApplicationSendsOnAfterEdgeHalfCloses(t *testing.T) {
+	c := newCarried(t)
+	mustWrite(t, c.edge, "banner")
+	c.edge.closeWrite()
+	wantRead(t, c.app, "banner")
+	wantEOF(t, c.app)
+	for range 100 {
+		mustWrite(t, c.app, "part of the question")
+		wantRead(t, c.edge, "part of the question")
+	}
+	c.app.Close()
+	wantEOF(t, c.edge)
+
+	f := c.ended(t)
+	wantOutcome(t, f, flow.StateClosed, "")
+	wantBytes(t, f, 2000, 6)
+	wantResets(t, c.stream, 0)
+}
+
+// An edge that closes as a whole once its far side is done must not cut the
+// answer of an application that happens to write meanwhile.
+func TestAnswerIsDeliveredWhenEdgeTakesNoMore(t *testing.T) {
+	c := newCarried(t)
+	c.edge.deafen()
+	for range 100 {
+		mustWrite(t, c.app, "acknowledged")
+		mustWrite(t, c.edge, "part of the answer")
+		wantRead(t, c.app, "part of the answer")
+	}
+	rest := bytes.Repeat([]byte("rest "), 100_000)
+	go func() {
+		c.edge.Write(rest)
+		c.edge.closeWrite()
+	}()
+	got, err := io.ReadAll(c.app)
+	if err != nil || !bytes.Equal(got, rest) {
+		t.Fatalf("application read %d bytes, %v; want %d", len(got), err, len(rest))
+	}
+
+	f := c.ended(t)
+	wantOutcome(t, f, flow.StateReset, "edge reset: stream reset by edge")
+	wantBytes(t, f, 1200, 1800+uint64(len(rest)))
+}
+
+// Without an end to lingering, an application that only writes would fill a
+// flow that leads nowhere.
+func TestApplicationIsResetWhenItWritesOnToADeafEdge(t *testing.T) {
+	c := newCarried(t)
+	c.edge.deafen()
+	var err error
+	for written := 0; err == nil && written < 64<<20; written += 1 << 16 {
+		_, err = c.app.Write(make([]byte, 1<<16))
+	}
+	if err == nil {
+		t.Fatal("application wrote 64 MB to an edge that takes nothing")
+	}
+	f := c.ended(t)
+	wantOutcome(t, f, flow.StateReset, "edge reset")
+	wantResets(t, c.stream, 1)
+	if f.BytesSent > lingerBytes+2*largestBuffer {
+		t.Errorf("relay took %d bytes for an edge that takes nothing", f.BytesSent)
+	}
+}
+
+func TestStreamWritesToTheApplicationByItselfWhenItCan(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		end   func(*carried)
+		state flow.State
+		cause string
+	}{
+		{"until its end", func(c *carried) { c.edge.closeWrite() }, flow.StateClosed, ""},
+		{"until its reset", func(c *carried) { c.edge.reset() }, flow.StateReset, "edge reset"},
+		{"until the application's reset", func(c *carried) { abort(c.app) }, flow.StateReset, "application reset"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			stream := &writingStream{testStream: newTestStream()}
+			c := newCarriedWith(t, t.Context(), stream.testStream, stream)
+			mustWrite(t, c.edge, "pong!")
+			wantRead(t, c.app, "pong!")
+			mustWrite(t, c.app, "ping")
+			c.app.CloseWrite()
+			wantRead(t, c.edge, "ping")
+			wantEOF(t, c.edge)
+			test.end(c)
+
+			f := c.ended(t)
+			wantOutcome(t, f, test.state, test.cause)
+			wantBytes(t, f, 4, 5)
+			if n := stream.wroteTo.Load(); n != 1 {
+				t.Errorf("stream wrote to the application %d times, want once", n)
+			}
+		})
+	}
+}
