@@ -1,0 +1,207 @@
+// Package policy holds the desired state of a host: ordered rules that say
+// which flows are acquired, and what carries them.
+//
+// A [Policy] is matched in two ways that must never disagree: [Policy.Match]
+// walks the rules in order and is the oracle; [Compile] flattens them into the
+// constant-time tables that the kernel reads.
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"time"
+)
+
+// Action is what a rule wants for the flows that it covers.
+type Action uint8
+
+// The actions of a forwarding profile. The zero value is no action.
+const (
+	ActionBypass Action = iota + 1 // leave the flow alone and stop evaluating
+	ActionTunnel                   // acquire the flow and carry it to an edge
+)
+
+// String returns the action's name in lower case, as every table and JSON
+// answer shows it.
+func (a Action) String() string {
+	switch a {
+	case ActionBypass:
+		return "bypass"
+	case ActionTunnel:
+		return "tunnel"
+	}
+	return fmt.Sprintf("action(%d)", uint8(a))
+}
+
+// Hardening is what a Tunnel rule wants while its channel cannot carry flows.
+type Hardening uint8
+
+// The hardenings of a forwarding profile. The zero value is no hardening.
+const (
+	HardeningBypass Hardening = iota + 1 // go direct: fail open
+	HardeningBlock                       // refuse the flow: fail closed
+)
+
+// String returns the hardening's name in lower case.
+func (h Hardening) String() string {
+	switch h {
+	case HardeningBypass:
+		return "bypass"
+	case HardeningBlock:
+		return "block"
+	}
+	return fmt.Sprintf("hardening(%d)", uint8(h))
+}
+
+// Protocols is a set of transport protocols.
+type Protocols uint8
+
+// The transport protocols that a rule can name.
+const (
+	TCP Protocols = 1 << iota
+	UDP
+
+	AnyProtocol = TCP | UDP
+)
+
+// String returns "tcp", "udp" or "any".
+func (p Protocols) String() string {
+	switch p {
+	case TCP:
+		return "tcp"
+	case UDP:
+		return "udp"
+	case AnyProtocol:
+		return "any"
+	}
+	return fmt.Sprintf("protocols(%d)", uint8(p))
+}
+
+// AddrRange is an inclusive range of addresses of one family. It need not be a
+// CIDR. IPv4 addresses are 4-byte ones, never IPv4-mapped.
+type AddrRange struct {
+	First, Last netip.Addr
+}
+
+// Contains reports whether addr lies in the range. An IPv4-mapped addr is the
+// IPv4 address.
+func (r AddrRange) Contains(addr netip.Addr) bool {
+	addr = addr.Unmap().WithZone("")
+	return addr.BitLen() == r.First.BitLen() && r.First.Compare(addr) <= 0 && addr.Compare(r.Last) <= 0
+}
+
+// String returns "first-last", or the address alone when they are equal.
+func (r AddrRange) String() string {
+	if r.First == r.Last {
+		return r.First.String()
+	}
+	return r.First.String() + "-" + r.Last.String()
+}
+
+// PortRange is an inclusive range of ports, in host byte order.
+type PortRange struct {
+	First, Last uint16
+}
+
+// AllPorts is the range that covers every port.
+var AllPorts = PortRange{0, 65535}
+
+// Contains reports whether port lies in the range.
+func (r PortRange) Contains(port uint16) bool { return r.First <= port && port <= r.Last }
+
+// String returns "first-last", or the port alone when they are equal.
+func (r PortRange) String() string {
+	if r.First == r.Last {
+		return fmt.Sprint(r.First)
+	}
+	return fmt.Sprintf("%d-%d", r.First, r.Last)
+}
+
+// NamePattern is a pattern over whole host names, matched without regard to
+// case and without the trailing dot.
+type NamePattern struct {
+	Source string         // as the profile wrote it
+	Regexp *regexp.Regexp // anchored at both ends, case-insensitive
+}
+
+// TokenContext says which token a channel or an application asks for. bpfacq
+// carries it; it does not interpret it.
+type TokenContext struct {
+	ClientAppID, AudienceScope, ClientRedirectURI string
+}
+
+// Rule is one entry of the ordered policy.
+type Rule struct {
+	ID        string
+	Order     float64 // ascending; equal orders keep the profile's sequence
+	Channel   string  // Channel.ID
+	Action    Action
+	Hardening Hardening
+	Addrs     []AddrRange
+	Names     []NamePattern
+	Ports     []PortRange // never empty
+	Protocols Protocols
+
+	// AcquireIfUnresolved says that a name of this rule is acquired also
+	// when no resolver knows it.
+	AcquireIfUnresolved bool
+
+	// Token is the application's own token context, or nil.
+	Token *TokenContext
+}
+
+// Edge is one remote peer of a channel.
+type Edge struct {
+	Host   string // name or textual address
+	Port   uint16
+	Secure bool // TLS; false is cleartext
+}
+
+// Channel is a set of edges with their own credentials.
+type Channel struct {
+	ID, Name           string
+	Primary, Secondary []Edge
+	DiagnosticURI      string // probed through the channel; may be empty
+	Token              *TokenContext
+}
+
+// PrivateDNSRule says which server answers for a name suffix.
+type PrivateDNSRule struct {
+	Suffix      string
+	Server      netip.Addr
+	SingleLabel bool
+}
+
+// Settings are the parts of a profile that shape the agent and not one rule.
+// A zero duration means that the profile does not say.
+type Settings struct {
+	PolicyPollInterval   time.Duration
+	GraceTime            time.Duration // how long a new flow waits for a channel that connects
+	ProbeInterval        time.Duration // how often a channel is probed
+	SyntheticPool        netip.Prefix  // hostAcquisitionInternalSubNet; may be invalid (unset)
+	FlushCacheOnChange   bool
+	CacheTokens          bool
+	TokenRefreshInterval time.Duration
+}
+
+// Policy is a whole desired state.
+type Policy struct {
+	ID, Tenant string
+	Revision   string // the source's own version string, compared only for equality
+	Channels   []Channel
+	Rules      []Rule // in evaluation order
+	PrivateDNS []PrivateDNSRule
+	Settings   Settings
+
+	// Protected destinations win over every rule. They include at least
+	// those of NeverAcquired; the agent adds the edges.
+	Protected []Protection
+}
+
+// Protection is a destination that no rule can acquire.
+type Protection struct {
+	Prefix netip.Prefix // IPv4 prefixes are 4-byte ones
+	Ports  PortRange
+	Reason string // for people: "loopback", "metadata service", "edge", …
+}
