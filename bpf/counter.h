@@ -24,11 +24,11 @@ enum counter {
 	COUNTER_HANDOFF_WITHDRAWN, /* connect() given up before the handshake ended */
 	COUNTER_HANDOFF_MISSED,	   /* the listener was reached without a record */
 
-	COUNTER_BUG_POLICY_TORN,   /* a map of the active generation lacks an entry */
-	COUNTER_BUG_CLIENT_STORAGE,  /* no memory for the record of a client socket */
-	COUNTER_BUG_ACCEPT_STORAGE,  /* no memory for the record of an accepted socket */
-	COUNTER_BUG_HANDOFF_FULL,  /* the handoff map took no entry */
-	COUNTER_BUG_FLAGS,	   /* the socket refused the state callback */
+	COUNTER_BUG_POLICY_TORN,    /* a map of the active generation lacks an entry */
+	COUNTER_BUG_CLIENT_STORAGE, /* no memory for the record of a client socket */
+	COUNTER_BUG_ACCEPT_STORAGE, /* no memory for the record of an accepted socket */
+	COUNTER_BUG_HANDOFF_FULL,   /* the handoff map took no entry */
+	COUNTER_BUG_FLAGS,	    /* the socket refused the state callback */
 
 	COUNTERS,
 };

@@ -51,11 +51,11 @@ struct port_classes {
 /* One rule, or one protected destination, of a generation. */
 struct entry {
 	char id[TEXT_LEN]; /* of the rule, or the reason of the protection */
-	__u64 order;	      /* bits of an IEEE 754 double */
-	__u32 rule;	      /* index in the policy, for the record */
-	__u32 channel;	      /* index in bpfacq_channel */
-	__u8 action;	      /* enum action */
-	__u8 hardening;	      /* enum hardening */
+	__u64 order;	   /* bits of an IEEE 754 double */
+	__u32 rule;	   /* index in the policy, for the record */
+	__u32 channel;	   /* index in bpfacq_channel */
+	__u8 action;	   /* enum action */
+	__u8 hardening;	   /* enum hardening */
 	__u8 _pad[6];
 };
 

@@ -30,8 +30,8 @@
 #define SOCK_STREAM 1
 #define SOL_IP 0
 #define SOL_IPV6 41
-#define SO_ORIGINAL_DST 80	/* linux/netfilter_ipv4.h, and the same number for IPv6 */
-#define SOCKOPT_MAX 4096	/* above it a getsockopt program sees only a part */
+#define SO_ORIGINAL_DST 80 /* linux/netfilter_ipv4.h, and the same number for IPv6 */
+#define SOCKOPT_MAX 4096   /* above it a getsockopt program sees only a part */
 
 enum verdict {
 	VERDICT_NONE,

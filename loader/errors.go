@@ -21,13 +21,14 @@ var (
 	ErrNotBPFFS = errors.New("not a bpf file system")
 )
 
-// An Error is a condition of the host that keeps the datapath from loading, and
+// Error is a condition of the host that keeps the datapath from loading, and
 // what its owner can do.
 type Error struct {
 	Err    error
 	remedy string
 }
 
+// Error returns the cause's text.
 func (e *Error) Error() string { return e.Err.Error() }
 
 // Unwrap returns the cause.

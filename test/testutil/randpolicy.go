@@ -79,7 +79,7 @@ func randomRule(r *rand.Rand, id string, addrs [][]netip.Addr, ports []uint16) p
 		Action:    pick(r, []policy.Action{policy.ActionBypass, policy.ActionTunnel, policy.ActionTunnel}),
 		Hardening: pick(r, []policy.Hardening{policy.HardeningBypass, policy.HardeningBlock}),
 		Protocols: pick(r, []policy.Protocols{policy.AnyProtocol, policy.AnyProtocol, policy.TCP, policy.UDP}),
-		Ports:     []policy.PortRange{policy.AllPorts},
+		Ports:     []policy.PortRange{policy.AllPorts()},
 	}
 	for range r.IntN(5) {
 		rule.Addrs = append(rule.Addrs, randomRange(r, pick(r, addrs)))

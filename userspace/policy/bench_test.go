@@ -24,7 +24,7 @@ func network24(n uint32) policy.AddrRange {
 func vendorLimits() *policy.Policy {
 	r := rand.New(rand.NewPCG(8000, 1000))
 	p := &policy.Policy{Protected: policy.NeverAcquired()}
-	lists := [][]policy.PortRange{{policy.AllPorts}, {policy.AllPorts}}
+	lists := [][]policy.PortRange{{policy.AllPorts()}, {policy.AllPorts()}}
 	for i := range uint16(10) {
 		lists = append(lists, []policy.PortRange{{First: 80 + i, Last: 80 + i}, {First: 443, Last: 443}, {First: 8000 + 10*i, Last: 8015 + 10*i}})
 	}

@@ -179,7 +179,7 @@ func TestMalformedRangesAreRejected(t *testing.T) {
 		})
 	}
 	for _, prefix := range []netip.Prefix{{}, netip.MustParsePrefix("::ffff:10.0.0.0/104")} {
-		p := &policy.Policy{Protected: []policy.Protection{{Prefix: prefix, Ports: policy.AllPorts}}}
+		p := &policy.Policy{Protected: []policy.Protection{{Prefix: prefix, Ports: policy.AllPorts()}}}
 		if c, err := policy.Compile(p, policy.Budget{}); err == nil || c != nil {
 			t.Errorf("Compile with protected prefix %s = %v, %v, want an error alone", prefix, c, err)
 		}

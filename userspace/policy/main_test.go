@@ -21,7 +21,7 @@ func tunnel(id string, order float64, addrs ...policy.AddrRange) policy.Rule {
 	return policy.Rule{
 		ID: id, Order: order, Channel: "private",
 		Action: policy.ActionTunnel, Hardening: policy.HardeningBlock,
-		Addrs: addrs, Ports: []policy.PortRange{policy.AllPorts}, Protocols: policy.AnyProtocol,
+		Addrs: addrs, Ports: []policy.PortRange{policy.AllPorts()}, Protocols: policy.AnyProtocol,
 	}
 }
 

@@ -104,8 +104,8 @@ type PortRange struct {
 	First, Last uint16
 }
 
-// AllPorts is the range that covers every port.
-var AllPorts = PortRange{0, 65535}
+// AllPorts returns the range that covers every port.
+func AllPorts() PortRange { return PortRange{0, 65535} }
 
 // Contains reports whether port lies in the range.
 func (r PortRange) Contains(port uint16) bool { return r.First <= port && port <= r.Last }

@@ -33,7 +33,7 @@ func NeverAcquired() []Protection {
 	}
 	protected := make([]Protection, len(list))
 	for i, p := range list {
-		protected[i] = Protection{Prefix: netip.MustParsePrefix(p.prefix), Ports: AllPorts, Reason: p.reason}
+		protected[i] = Protection{Prefix: netip.MustParsePrefix(p.prefix), Ports: AllPorts(), Reason: p.reason}
 	}
 	return protected
 }

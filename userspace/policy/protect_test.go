@@ -92,7 +92,7 @@ func TestNeverAcquiredIsFresh(t *testing.T) {
 	if got := policy.NeverAcquired()[0].Reason; got == "changed" {
 		t.Error("NeverAcquired returns a list that its callers share")
 	}
-	if got, want := fmt.Sprint(policy.NeverAcquired()[1].Ports), fmt.Sprint(policy.AllPorts); got != want {
+	if got, want := fmt.Sprint(policy.NeverAcquired()[1].Ports), fmt.Sprint(policy.AllPorts()); got != want {
 		t.Errorf("protected ports = %s, want %s", got, want)
 	}
 }

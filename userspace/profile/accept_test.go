@@ -55,7 +55,7 @@ func TestWordsAreReadWithoutRegardToCase(t *testing.T) {
 		{`"acquireIfUnresolved": false`, `"acquireIfUnresolved": "True"`, func(r policy.Rule) any { return r.AcquireIfUnresolved }, true},
 		{`"acquireIfUnresolved": false`, `"acquireIfUnresolved": "false"`, func(r policy.Rule) any { return r.AcquireIfUnresolved }, false},
 		{`"acquireIfUnresolved": false`, `"acquireIfUnresolved": true`, func(r policy.Rule) any { return r.AcquireIfUnresolved }, true},
-		{`{"start": 80, "end": 81}`, ``, func(r policy.Rule) any { return r.Ports }, []policy.PortRange{policy.AllPorts}},
+		{`{"start": 80, "end": 81}`, ``, func(r policy.Rule) any { return r.Ports }, []policy.PortRange{policy.AllPorts()}},
 		{`"r1"`, `"r\u0007\u202e1"`, func(r policy.Rule) any { return r.ID }, "r1"},
 		{`"r1"`, `"` + strings.Repeat("r", MaxID) + `"`, func(r policy.Rule) any { return r.ID }, strings.Repeat("r", MaxID)},
 	} {

@@ -93,7 +93,7 @@ func TestSampleLoadsAsItIs(t *testing.T) {
 				name(`.+\.client\.globalsecureaccess\.microsoft\.com\..+`),
 				name(`aps\.globalsecureaccess\.microsoft\.com`),
 			},
-			Ports:               []policy.PortRange{policy.AllPorts},
+			Ports:               []policy.PortRange{policy.AllPorts()},
 			Protocols:           policy.TCP,
 			AcquireIfUnresolved: true,
 		}, {
@@ -103,7 +103,7 @@ func TestSampleLoadsAsItIs(t *testing.T) {
 			Action:              policy.ActionTunnel,
 			Hardening:           policy.HardeningBypass,
 			Names:               []policy.NamePattern{name(`private\.edgediagnostic\.globalsecureaccess\.microsoft\.com`)},
-			Ports:               []policy.PortRange{policy.AllPorts},
+			Ports:               []policy.PortRange{policy.AllPorts()},
 			Protocols:           policy.TCP,
 			AcquireIfUnresolved: true,
 		}, {
@@ -173,7 +173,7 @@ func TestNullIsAbsent(t *testing.T) {
 	want := policy.Rule{
 		Action:              policy.ActionBypass,
 		Hardening:           policy.HardeningBypass,
-		Ports:               []policy.PortRange{policy.AllPorts},
+		Ports:               []policy.PortRange{policy.AllPorts()},
 		Protocols:           policy.AnyProtocol,
 		AcquireIfUnresolved: true,
 	}

@@ -126,7 +126,7 @@ func ports(list *node) []policy.PortRange {
 		ranges = append(ranges, r)
 	}
 	if len(ranges) == 0 {
-		return []policy.PortRange{policy.AllPorts}
+		return []policy.PortRange{policy.AllPorts()}
 	}
 	return ranges
 }

@@ -1,0 +1,68 @@
+package testutil
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// inCI reports whether the test runs where nothing may be skipped.
+func inCI() bool { return os.Getenv("CI") == "true" }
+
+// Privileged skips the test if it may not change networks and load BPF
+// programs, unless CI=true: then it fails, since a skip would hide a
+// regression.
+func Privileged(t testing.TB) {
+	t.Helper()
+	if mayAdminister() {
+		return
+	}
+	refuse(t, inCI(), "needs CAP_SYS_ADMIN and CAP_NET_ADMIN: make test takes them by sudo")
+}
+
+func refuse(t testing.TB, ci bool, reason string) {
+	t.Helper()
+	if ci {
+		t.Fatal(reason)
+	}
+	t.Skip(reason)
+}
+
+func mayAdminister() bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if unix.Capget(&header, &sets[0]) != nil {
+		return false
+	}
+	const both = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_ADMIN
+	return sets[0].Effective&both == both
+}
+
+// KernelSince skips the test on kernels before major.minor, the first that has
+// feature. On others it never skips, so a feature that broke fails the test.
+func KernelSince(t testing.TB, major, minor int, feature string) {
+	t.Helper()
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		t.Fatal(err)
+	}
+	release := unix.ByteSliceToString(name.Release[:])
+	older, err := olderThan(release, major, minor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if older {
+		t.Skipf("kernel %s has no %s, which came with %d.%d", release, feature, major, minor)
+	}
+}
+
+func olderThan(release string, major, minor int) (bool, error) {
+	var haveMajor, haveMinor int
+	if _, err := fmt.Fscanf(strings.NewReader(release), "%d.%d", &haveMajor, &haveMinor); err != nil {
+		return false, fmt.Errorf("parse kernel release %q: %w", release, err)
+	}
+	return haveMajor < major || haveMajor == major && haveMinor < minor, nil
+}
