@@ -1,0 +1,68 @@
+MAKEFLAGS += --no-print-directory
+.NOTPARALLEL:
+
+# The demo, the tests and the benchmarks make namespaces and load BPF programs,
+# so they run as root. Without root and sudo, privileged tests skip themselves.
+ifneq ($(shell id -u),0)
+SUDO := $(shell command -v sudo)
+endif
+ROOT := $(if $(SUDO),-exec '$(SUDO) env PATH=$(PATH) CI=$(CI)')
+
+GO_FOLDERS := bpf cmd loader maps userspace test
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build .build/bpfacq
+	@go build -o .build/bpfacq ./cmd/bpfacq
+
+.PHONY: demo
+demo: ## show acquisition in namespaces of its own (installs what is missing; root)
+	@test/setup.sh demo
+	@$(MAKE) build
+	@$(SUDO) .build/bpfacq demo
+
+.PHONY: test
+test: ## run all checks and tests (installs what is missing; root)
+	@test/setup.sh test
+	@$(MAKE) lint check-generate
+	go test -race -count=1 -timeout=10m $(ROOT) ./userspace/... ./cmd/...
+	go test -count=1 -timeout=20m $(ROOT) ./...
+
+.PHONY: lint
+lint: ## check the form of Go and C
+	@test -z "$$(gofmt -l $(GO_FOLDERS) | tee /dev/stderr)" || { echo 'gofmt would change these: make format' >&2; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+	@test/with-clang.sh clang-format-19 --dry-run -Werror bpf/*.[ch]
+
+.PHONY: format
+format: ## give Go and C their form
+	@gofmt -w $(GO_FOLDERS)
+	@test/with-clang.sh clang-format-19 -i bpf/*.[ch]
+
+.PHONY: generate
+generate: ## rebuild the BPF objects and their bindings (clang-19)
+	go generate ./bpf
+
+.PHONY: check-generate
+check-generate: ## check that the committed objects are those of the sources
+	@test/with-clang.sh test/check-generate.sh
+
+.PHONY: bench
+bench: ## measure against direct flows and other relays (root)
+	@test/setup.sh test
+	go test -count=1 -timeout=60m $(ROOT) -run='^$$' -bench=. ./test/bench
+
+.PHONY: cover
+cover: ## measure what the tests reach: .build/cover.html
+	@mkdir -p .build
+	go test -count=1 -timeout=20m $(ROOT) -coverpkg=./... -coverprofile=$(CURDIR)/.build/cover.out ./...
+	@go tool cover -html=.build/cover.out -o .build/cover.html
+	@go tool cover -func=.build/cover.out | tail -1
+
+.PHONY: clean
+clean: ## remove what these targets built
+	@rm -rf .build
