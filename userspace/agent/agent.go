@@ -1,0 +1,170 @@
+// Package agent is the composition root: it puts the datapath, the listeners,
+// the relay, the channels and the control socket together, and takes them down
+// in the order in which nothing is lost.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/bpfacq/bpfacq/loader"
+	"github.com/bpfacq/bpfacq/userspace/config"
+	"github.com/bpfacq/bpfacq/userspace/flow"
+	"github.com/bpfacq/bpfacq/userspace/listen"
+	"github.com/bpfacq/bpfacq/userspace/metrics"
+	"github.com/bpfacq/bpfacq/userspace/relay"
+)
+
+// endedFlows is how many ended flows are remembered for `bpfacq flows`.
+const endedFlows = 1024
+
+// Options are what an agent needs to run.
+type Options struct {
+	Config     *config.Config
+	ConfigPath string // read again on reload; empty keeps Config
+	Version    string
+	Log        *slog.Logger
+	LogLevel   *slog.LevelVar // follows the configuration; may be nil
+
+	// Reload asks for a reload each time it yields; it may be nil.
+	Reload <-chan struct{}
+
+	// Ready, if not nil, is called once, when flows are being acquired.
+	Ready func()
+}
+
+// Agent is a running agent. It implements control.Agent and relay.Dialer.
+type Agent struct {
+	opts     Options
+	log      *slog.Logger
+	started  time.Time
+	datapath *loader.Datapath
+	flows    *flow.Table
+	relay    *relay.Relay
+	listener *listen.Listener // nil while another relay carries the flows
+	metrics  http.Handler
+	epochs   *epochs
+	states   chan struct{} // asks for the channels' states to be written
+
+	apply  sync.Mutex // held while a policy or a configuration is put in force
+	config atomic.Pointer[config.Config]
+	loaded atomic.Pointer[loaded]
+}
+
+// Run runs an agent until ctx is done, and then takes the datapath off the host.
+// The error says what kept it from starting or made it stop; the host is then as
+// it was before, or, if an earlier agent's datapath was in force and this one
+// never announced itself, as that one left it.
+func Run(ctx context.Context, o Options) error {
+	datapath, err := load(o.Config)
+	if err != nil {
+		return fmt.Errorf("load datapath: %w", err)
+	}
+	defer datapath.Close()
+	o.Log.Info("datapath loaded", slog.String("cgroup", datapath.Cgroup),
+		slog.String("pins", datapath.Pins), slog.Bool("took_over", datapath.TookOver))
+
+	a := &Agent{
+		opts:     o,
+		log:      o.Log,
+		started:  time.Now(),
+		datapath: datapath,
+		flows:    flow.NewTable(endedFlows),
+		epochs:   newEpochs(o.Log),
+		states:   make(chan struct{}, 1),
+	}
+	a.config.Store(o.Config)
+	a.metrics = metrics.Handler(a, o.Version)
+
+	announced, err := a.run(ctx)
+	if announced || !datapath.TookOver {
+		err = errors.Join(err, datapath.Detach())
+	}
+	return err
+}
+
+func load(c *config.Config) (*loader.Datapath, error) {
+	relayCgroup := c.Relay.ExternalCgroup
+	if c.Relay.ExternalListener == "" {
+		var err error
+		if relayCgroup, err = loader.OwnCgroup(); err != nil {
+			return nil, err
+		}
+	}
+	return loader.Load(loader.Options{
+		Cgroup:      c.Kernel.Cgroup,
+		Pins:        c.Kernel.Pins,
+		RelayCgroup: relayCgroup,
+		OriginalDst: c.Relay.ExternalListener != "",
+	})
+}
+
+// run brings up what carries flows, announces the agent to the programs, and
+// returns when ctx is done or a part of the agent has failed. No goroutine of
+// the agent is left then.
+func (a *Agent) run(ctx context.Context) (announced bool, err error) {
+	defer a.epochs.close()
+	self, err := a.listen(ctx)
+	if err != nil {
+		return false, err
+	}
+	if a.relay, err = relay.New(relay.Options{Dialer: a, Flows: a.flows, Log: a.log}); err != nil {
+		return false, errors.Join(fmt.Errorf("make relay: %w", err), a.closeListener())
+	}
+	defer a.drain(a.accept(ctx))
+
+	if err := a.applyFirst(ctx); err != nil {
+		return false, err
+	}
+	tasks, err := a.startTasks(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, tasks.stop()) }()
+
+	self.LeaseUntil, err = a.leaseEnd()
+	if err != nil {
+		return false, err
+	}
+	if err := a.datapath.Maps.SetAgent(self); err != nil {
+		return false, err
+	}
+	a.log.Info("acquiring", slog.Uint64("generation", uint64(a.loaded.Load().Generation)))
+	if a.opts.Ready != nil {
+		a.opts.Ready()
+	}
+	<-tasks.ctx.Done()
+
+	// First the datapath goes, so that from here on new flows go direct;
+	// what is under way is drained by the deferred calls above.
+	return true, a.datapath.Detach()
+}
+
+// accept serves the listeners, and returns how to stop that: new flows first,
+// and then, by draining, those that are carried.
+func (a *Agent) accept(ctx context.Context) (stop func(), wait func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var serving sync.WaitGroup
+	if a.listener != nil {
+		serving.Go(func() { a.listener.Serve(ctx, a.carry) })
+	}
+	return cancel, serving.Wait
+}
+
+// drain stops accepting, gives live flows the configured time to end, and
+// resets the rest.
+func (a *Agent) drain(stop, wait func()) {
+	stop()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(a.config.Load().Relay.Drain))
+	defer cancel()
+	if left := a.relay.Drain(ctx); left > 0 {
+		a.log.Warn("flows reset at stop", slog.Int("flows", left))
+	}
+	wait()
+}

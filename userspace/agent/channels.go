@@ -1,0 +1,115 @@
+package agent
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+
+	"github.com/bpfacq/bpfacq/userspace/channel"
+	"github.com/bpfacq/bpfacq/userspace/config"
+	"github.com/bpfacq/bpfacq/userspace/control"
+	"github.com/bpfacq/bpfacq/userspace/flow"
+	"github.com/bpfacq/bpfacq/userspace/policy"
+	"github.com/bpfacq/bpfacq/userspace/tunnel"
+)
+
+// carrier returns what carries the flows of one channel of a policy: one that is
+// there already, if nothing of it has changed.
+func (a *Agent) carrier(p *policy.Policy, index int, cfg *config.Config, c *credentials) (*carrier, error) {
+	ch := p.Channels[index]
+	if err := checkEdges(index, ch, cfg); err != nil {
+		return nil, err
+	}
+	key, err := json.Marshal(struct {
+		Channel  policy.Channel
+		Settings policy.Settings
+		Edges    config.Edges
+		Trust    string
+	}{ch, p.Settings, cfg.Edges, c.digest})
+	if err != nil {
+		return nil, fmt.Errorf("compare channel %q: %w", ch.ID, err)
+	}
+	return a.epochs.carrier(string(key), func() *channel.Channel {
+		dialer := a.edgeDialer(&cfg.Edges)
+		return channel.New(channel.Options{
+			Channel:       ch,
+			ProbeInterval: p.Settings.ProbeInterval,
+			Roots:         c.roots,
+			OnState:       a.stateChanged,
+			Log:           a.log,
+			Tunnel: func(edge policy.Edge) channel.Tunneler {
+				return tunnel.New(tunnel.Options{
+					Address:       edgeAddress(edge),
+					ServerName:    edge.Host,
+					Secure:        edge.Secure,
+					TLS:           &tls.Config{RootCAs: c.roots},
+					Dial:          dialer.DialContext,
+					Connections:   cfg.Edges.Connections,
+					Authorization: func() string { return c.authorization },
+					Log:           a.log.With(slog.String("edge", edgeAddress(edge))),
+				})
+			},
+		})
+	}), nil
+}
+
+// checkEdges rejects a profile whose edges the configuration does not trust.
+func checkEdges(index int, ch policy.Channel, cfg *config.Config) error {
+	allowed, err := channel.ParseAllowList(cfg.Edges.Allow)
+	if err != nil {
+		return fmt.Errorf("read edges.allow: %w", err)
+	}
+	var problems []control.Problem
+	for list, edges := range map[string][]policy.Edge{"primaryEdges": ch.Primary, "secondaryEdges": ch.Secondary} {
+		for i, edge := range edges {
+			place := fmt.Sprintf("/policy/channels/%d/edgesSettings/%s/%d", index, list, i)
+			if !allowed.Allows(edge.Host) {
+				problems = append(problems, control.Problem{
+					Pointer: place + "/edgeAddress",
+					Value:   fmt.Sprintf("%q", edge.Host),
+					Want:    "an edge that the configuration allows (edges.allow)",
+				})
+			}
+			if !edge.Secure && !cfg.Edges.Cleartext {
+				problems = append(problems, control.Problem{
+					Pointer: place + "/isSecure",
+					Value:   "false",
+					Want:    "true, or a configuration that allows cleartext (edges.cleartext)",
+				})
+			}
+		}
+	}
+	if len(problems) > 0 {
+		return &control.RejectedError{Problems: problems}
+	}
+	return nil
+}
+
+// stateChanged asks for the states to be written. It does not block.
+func (a *Agent) stateChanged() {
+	select {
+	case a.states <- struct{}{}:
+	default:
+	}
+}
+
+// channels describes the channels of a policy.
+func (a *Agent) channels(l *loaded) []control.Channel {
+	streams := make(map[string]int)
+	for _, f := range a.flows.Snapshot() {
+		if f.State == flow.StateActive {
+			streams[f.Channel]++
+		}
+	}
+	all := make([]control.Channel, len(l.epoch.carriers))
+	for i, c := range l.epoch.carriers {
+		s, ch := c.Status(), l.Policy.Channels[i]
+		all[i] = control.Channel{
+			ID: ch.ID, Name: ch.Name,
+			State: s.State.String(), Cause: s.Cause, Since: s.Since,
+			Edge: s.Edge, Streams: streams[ch.ID], Diagnostic: s.Diagnostic,
+		}
+	}
+	return all
+}

@@ -1,0 +1,114 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/bpfacq/bpfacq/userspace/config"
+	"github.com/bpfacq/bpfacq/userspace/flow"
+	"github.com/bpfacq/bpfacq/userspace/policy"
+	"github.com/bpfacq/bpfacq/userspace/relay"
+	"github.com/bpfacq/bpfacq/userspace/tunnel"
+)
+
+// Errors of carrying a flow.
+var (
+	errUnknownGeneration = errors.New("flow of a policy that is not known any more")
+	errNoCarrier         = errors.New("another relay carries the flows")
+)
+
+const (
+	edgeDialTimeout = 10 * time.Second
+	edgeKeepAlive   = 30 * time.Second
+)
+
+// Connect implements relay.Dialer: it opens a stream to the flow's original
+// destination through the channel of the rule that acquired it.
+func (a *Agent) Connect(ctx context.Context, rec flow.Record) (relay.Stream, flow.Route, error) {
+	way, ok := a.epochs.route(rec.Generation, rec.Rule)
+	if !ok {
+		return nil, flow.Route{}, errUnknownGeneration
+	}
+	r := flow.Route{Rule: way.rule, Channel: way.channel}
+	if way.carrier == nil {
+		return nil, r, errNoCarrier
+	}
+	stream, edge, err := way.carrier.Connect(ctx, rec.OrigDst.String())
+	if edge.Host != "" {
+		r.Edge = edgeAddress(edge)
+	}
+	if refused, ok := errors.AsType[*tunnel.RefusedError](err); ok {
+		r.Status = refused.Status
+	}
+	if err != nil {
+		return nil, r, err
+	}
+	r.Status = http.StatusOK
+	return stream, r, nil
+}
+
+// edgeAddress is the "host:port" of an edge, as the profile names it.
+func edgeAddress(e policy.Edge) string {
+	return net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port)))
+}
+
+// edgeDialer makes connections that no program of the datapath acquires. It is
+// the only way in which the agent reaches the network.
+type edgeDialer struct {
+	dialer    net.Dialer
+	addresses map[string]string // edge name to where it is, instead of asking DNS
+}
+
+func (a *Agent) edgeDialer(edges *config.Edges) *edgeDialer {
+	dns := net.Dialer{Control: a.datapath.Exempt}
+	return &edgeDialer{
+		dialer: net.Dialer{
+			Timeout:   edgeDialTimeout,
+			KeepAlive: edgeKeepAlive,
+			Control:   a.datapath.Exempt,
+			Resolver:  &net.Resolver{PreferGo: true, Dial: dns.DialContext},
+		},
+		addresses: edges.Addresses,
+	}
+}
+
+// DialContext connects to an edge by its name in the profile.
+func (d *edgeDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	if place, ok := d.addresses[host]; ok {
+		address = net.JoinHostPort(place, port)
+		if withPort, err := netip.ParseAddrPort(place); err == nil {
+			address = withPort.String()
+		}
+	}
+	return d.dialer.DialContext(ctx, network, address)
+}
+
+// locate returns the addresses at which an edge is reached.
+func (d *edgeDialer) locate(ctx context.Context, edge policy.Edge) ([]netip.AddrPort, error) {
+	place := cmp.Or(d.addresses[edge.Host], edge.Host)
+	if withPort, err := netip.ParseAddrPort(place); err == nil {
+		return []netip.AddrPort{withPort}, nil
+	}
+	if addr, err := netip.ParseAddr(place); err == nil {
+		return []netip.AddrPort{netip.AddrPortFrom(addr.Unmap(), edge.Port)}, nil
+	}
+	addrs, err := d.dialer.Resolver.LookupNetIP(ctx, "ip", place)
+	if err != nil {
+		return nil, err
+	}
+	found := make([]netip.AddrPort, len(addrs))
+	for i, addr := range addrs {
+		found[i] = netip.AddrPortFrom(addr.Unmap(), edge.Port)
+	}
+	return found, nil
+}

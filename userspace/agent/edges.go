@@ -1,0 +1,97 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/bpfacq/bpfacq/userspace/config"
+	"github.com/bpfacq/bpfacq/userspace/policy"
+)
+
+const (
+	locateTimeout  = 3 * time.Second
+	locateInterval = time.Minute
+)
+
+// edgeProtections are the addresses of a policy's edges: a rule that covers them
+// would send a tunnel into itself. An edge that no resolver knows now protects
+// nothing; the agent's own sockets are exempt wherever they go.
+func (a *Agent) edgeProtections(ctx context.Context, p *policy.Policy, edges *config.Edges) []policy.Protection {
+	ctx, cancel := context.WithTimeout(ctx, locateTimeout)
+	defer cancel()
+	dialer := a.edgeDialer(edges)
+	var mu sync.Mutex
+	var found []netip.AddrPort
+	var asking sync.WaitGroup
+	for _, edge := range distinctEdges(p) {
+		asking.Go(func() {
+			places, err := dialer.locate(ctx, edge)
+			if err != nil {
+				a.log.Warn("locate edge", slog.String("edge", edgeAddress(edge)), slog.Any("error", err))
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			found = append(found, places...)
+		})
+	}
+	asking.Wait()
+
+	slices.SortFunc(found, netip.AddrPort.Compare)
+	found = slices.Compact(found)
+	protections := make([]policy.Protection, len(found))
+	for i, place := range found {
+		protections[i] = policy.Protection{
+			Prefix: netip.PrefixFrom(place.Addr(), place.Addr().BitLen()),
+			Ports:  policy.PortRange{First: place.Port(), Last: place.Port()},
+			Reason: "edge",
+		}
+	}
+	return protections
+}
+
+func distinctEdges(p *policy.Policy) []policy.Edge {
+	var all []policy.Edge
+	for _, ch := range p.Channels {
+		for _, edge := range slices.Concat(ch.Primary, ch.Secondary) {
+			if !slices.Contains(all, edge) {
+				all = append(all, edge)
+			}
+		}
+	}
+	return all
+}
+
+// watchEdges applies the policy again when an edge has moved to another address.
+func (a *Agent) watchEdges(ctx context.Context) error {
+	ticker := time.NewTicker(locateInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		if err := a.followEdges(ctx); err != nil {
+			a.log.Error("follow edges", slog.Any("error", err))
+		}
+	}
+}
+
+func (a *Agent) followEdges(ctx context.Context) error {
+	a.apply.Lock()
+	defer a.apply.Unlock()
+	l, cfg := a.loaded.Load(), a.config.Load()
+	now := append(policy.NeverAcquired(), a.edgeProtections(ctx, l.profile.Policy, &cfg.Edges)...)
+	// A resolver that fails for a while is no reason to unprotect an edge.
+	if len(now) < len(l.Policy.Protected) || slices.Equal(now, l.Policy.Protected) {
+		return nil
+	}
+	next := &loaded{raw: l.raw, profile: l.profile}
+	next.Source = l.Source
+	return a.enforce(ctx, next, cfg)
+}

@@ -1,0 +1,63 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/bpfacq/bpfacq/maps"
+	"github.com/bpfacq/bpfacq/userspace/flow"
+	"github.com/bpfacq/bpfacq/userspace/listen"
+)
+
+// listen opens the listeners, or takes the address of another relay's, and
+// returns what the programs have to know.
+func (a *Agent) listen(ctx context.Context) (maps.Agent, error) {
+	netns, err := a.datapath.NetnsCookie()
+	if err != nil {
+		return maps.Agent{}, fmt.Errorf("identify network namespace: %w", err)
+	}
+	self := maps.Agent{NetnsCookie: netns}
+	if external := a.config.Load().Relay.ExternalListener; external != "" {
+		addr, err := netip.ParseAddrPort(external)
+		if err != nil {
+			return maps.Agent{}, fmt.Errorf("read relay.external-listener: %w", err)
+		}
+		self.Port4 = addr.Port()
+		return self, nil
+	}
+
+	a.listener, err = listen.Listen(ctx, listen.Options{Origin: origin{a.datapath.Maps}, Log: a.log})
+	if err != nil {
+		return maps.Agent{}, err
+	}
+	v4, v6 := a.listener.AddrPorts()
+	self.Port4, self.Port6 = v4.Port(), v6.Port()
+	return self, nil
+}
+
+func (a *Agent) closeListener() error {
+	if a.listener == nil {
+		return nil
+	}
+	return a.listener.Close()
+}
+
+// origin reads flow records from the kernel by file descriptor.
+type origin struct{ maps *maps.Maps }
+
+// Lookup implements listen.Origin.
+func (o origin) Lookup(fd int) (flow.Record, error) {
+	r, err := o.maps.Accepted(fd)
+	return flow.Record(r), err
+}
+
+// carry carries one accepted flow. The flow outlives the agent's own context:
+// at a stop it is drained. Its policy stays known for as long.
+func (a *Agent) carry(conn *net.TCPConn, rec flow.Record) {
+	if e := a.epochs.hold(rec.Generation); e != nil {
+		defer a.epochs.release(e)
+	}
+	a.relay.Carry(context.Background(), conn, rec)
+}

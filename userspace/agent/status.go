@@ -1,0 +1,147 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/bpfacq/bpfacq/maps"
+	"github.com/bpfacq/bpfacq/userspace/channel"
+	"github.com/bpfacq/bpfacq/userspace/control"
+	"github.com/bpfacq/bpfacq/userspace/flow"
+	"github.com/bpfacq/bpfacq/userspace/metrics"
+)
+
+// Status implements control.Agent. What cannot be read becomes a warning.
+func (a *Agent) Status(context.Context) control.Status {
+	s := control.Status{
+		Version:  a.opts.Version,
+		PID:      os.Getpid(),
+		Started:  a.started,
+		Uptime:   time.Since(a.started).Seconds(),
+		Cgroup:   a.datapath.Cgroup,
+		Pins:     a.datapath.Pins,
+		Flows:    control.Totals(a.flows.Totals()),
+		Warnings: []string{},
+	}
+	warn := func(err error) {
+		if err != nil {
+			s.Warnings = append(s.Warnings, err.Error())
+		}
+	}
+
+	hooks, err := a.datapath.Hooks()
+	warn(err)
+	for _, h := range hooks {
+		s.Hooks = append(s.Hooks, control.Hook{
+			Program:     h.Program,
+			ID:          h.ProgramID,
+			AttachPoint: fmt.Sprintf("%s of cgroup %d", h.Attach, h.CgroupID),
+		})
+	}
+	s.Counters, err = a.Counters()
+	warn(err)
+	s.Lease, err = a.leaseStatus()
+	warn(err)
+	if l := a.loaded.Load(); l != nil {
+		p := l.Profile()
+		s.Profile, s.Generation, s.Channels = &p, l.Generation, a.channels(l)
+		for _, w := range l.profile.Warnings {
+			s.Warnings = append(s.Warnings, "profile: "+w.String())
+		}
+	}
+	return s
+}
+
+// Counters reads the datapath's counters by name.
+func (a *Agent) Counters() (map[string]uint64, error) {
+	sums, err := a.datapath.Maps.Counters()
+	if err != nil {
+		return nil, err
+	}
+	named := make(map[string]uint64, len(sums))
+	for c, n := range sums {
+		named[c.String()] = n
+	}
+	return named, nil
+}
+
+func (a *Agent) leaseStatus() (control.Lease, error) {
+	lease := control.Lease{Period: a.leasePeriod().Seconds()}
+	agent, err := a.datapath.Maps.Agent()
+	if err != nil {
+		return lease, err
+	}
+	now, err := maps.Monotonic()
+	lease.Fresh = now <= agent.LeaseUntil
+	return lease, err
+}
+
+// Flows implements control.Agent.
+func (a *Agent) Flows() []flow.Flow {
+	flows := a.flows.Snapshot()
+	for i := range flows {
+		flows[i].Command = command(flows[i].PID)
+	}
+	return flows
+}
+
+// command is the name of a process, empty if it is gone.
+func command(pid uint32) string {
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(name))
+}
+
+// Metrics implements control.Agent.
+func (a *Agent) Metrics() http.Handler { return a.metrics }
+
+// watchStates writes the channels' states into the kernel's table when one has
+// changed.
+func (a *Agent) watchStates(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.states:
+		}
+		a.apply.Lock()
+		a.showStates()
+		a.apply.Unlock()
+	}
+}
+
+// showStates writes the states of the policy in force. The caller holds a.apply.
+func (a *Agent) showStates() {
+	l := a.loaded.Load()
+	if l == nil {
+		return
+	}
+	for i, c := range l.epoch.carriers {
+		state := channelState(c.Status().State)
+		if err := a.datapath.Maps.SetChannelState(uint32(i), state); err != nil {
+			a.log.Warn("show channel state", slog.String("channel", l.Policy.Channels[i].ID), slog.Any("error", err))
+		}
+	}
+}
+
+// Gauges implements metrics.Source.
+func (a *Agent) Gauges() metrics.Gauges {
+	g := metrics.Gauges{Flows: control.Totals(a.flows.Totals()), Channels: make(map[string]bool)}
+	if a.listener != nil {
+		g.NoRecord = a.listener.Counts().NoRecord
+	}
+	if l := a.loaded.Load(); l != nil {
+		g.Generation = l.Generation
+		for i, c := range l.epoch.carriers {
+			g.Channels[l.Policy.Channels[i].ID] = c.Status().State == channel.StateUp
+		}
+	}
+	return g
+}

@@ -1,0 +1,147 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	maxSocketPath  = 107 // sun_path without its terminating zero, unix(7)
+	maxConnections = 256
+)
+
+// check finds values that have the right type and make no sense.
+func (c *Config) check(entries []entry) Problems {
+	ck := checker{entries: entries}
+	ck.path("profile", c.Profile)
+	ck.path("state-dir", c.StateDir)
+	ck.optionalPath("kernel.cgroup", c.Kernel.Cgroup)
+	ck.path("kernel.pins", c.Kernel.Pins)
+	ck.between("kernel.lease", c.Kernel.Lease, time.Second, time.Minute)
+	ck.edges(&c.Edges)
+	ck.relay(&c.Relay)
+	ck.path("control.socket", c.Control.Socket)
+	if len(c.Control.Socket) > maxSocketPath {
+		ck.reject("control.socket", c.Control.Socket, fmt.Sprintf("at most %d bytes, the limit of a unix socket", maxSocketPath))
+	}
+	if c.Metrics.Listen != "" {
+		ck.addrPort("metrics.listen", c.Metrics.Listen)
+	}
+	if c.Log.Format != "text" && c.Log.Format != "json" {
+		ck.reject("log.format", c.Log.Format, `"text" or "json"`)
+	}
+	slices.SortStableFunc(ck.problems, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	return ck.problems
+}
+
+// checker collects problems at the places where their keys stand.
+type checker struct {
+	entries  []entry
+	problems Problems
+}
+
+func (ck *checker) reject(key, value, want string) {
+	p := Problem{Key: key, Text: fmt.Sprintf("%q, want %s", value, want)}
+	for _, e := range ck.entries {
+		if keyPath(e.path) == key {
+			p.Line, p.Column = e.line, e.column
+		}
+	}
+	ck.problems = append(ck.problems, p)
+}
+
+func (ck *checker) path(key, value string) {
+	if !filepath.IsAbs(value) {
+		ck.reject(key, value, "an absolute path")
+	}
+}
+
+func (ck *checker) optionalPath(key, value string) {
+	if value != "" {
+		ck.path(key, value)
+	}
+}
+
+func (ck *checker) between(key string, value Duration, low, high time.Duration) {
+	if d := time.Duration(value); d < low || d > high {
+		ck.reject(key, value.String(), fmt.Sprintf("a duration from %v to %v", low, high))
+	}
+}
+
+func (ck *checker) addrPort(key, value string) (netip.AddrPort, bool) {
+	addr, err := netip.ParseAddrPort(value)
+	if err != nil {
+		ck.reject(key, value, `an address and a port such as "127.0.0.1:9100" or "[::1]:9100"`)
+	}
+	return addr, err == nil
+}
+
+func (ck *checker) edges(e *Edges) {
+	for _, pattern := range e.Allow {
+		if !validPattern(pattern) {
+			ck.reject("edges.allow", pattern, `a host name, an address, or "*." and a host name`)
+		}
+	}
+	ck.optionalPath("edges.ca-file", e.CAFile)
+	ck.optionalPath("edges.token-file", e.TokenFile)
+	if e.Connections < 0 || e.Connections > maxConnections {
+		ck.reject("edges.connections", strconv.Itoa(e.Connections), fmt.Sprintf("0 to %d", maxConnections))
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Addresses)) {
+		key, value := keyPath([]string{"edges", "addresses", name}), e.Addresses[name]
+		if !validHost(name) {
+			ck.reject(key, name, "the name of an edge on the left")
+		}
+		_, addrErr := netip.ParseAddr(value)
+		_, pairErr := netip.ParseAddrPort(value)
+		if addrErr != nil && pairErr != nil {
+			ck.reject(key, value, `an address such as "192.0.2.1", or with a port, "192.0.2.1:443"`)
+		}
+	}
+}
+
+// relay checks that a stock transparent proxy gets all that it needs: flows
+// on loopback, and an answer to SO_ORIGINAL_DST.
+func (ck *checker) relay(r *Relay) {
+	ck.between("relay.drain", r.Drain, 0, time.Hour)
+	ck.optionalPath("relay.external-cgroup", r.ExternalCgroup)
+	if r.ExternalListener != "" {
+		addr, ok := ck.addrPort("relay.external-listener", r.ExternalListener)
+		if ok && (!addr.Addr().IsLoopback() || addr.Port() == 0) {
+			ck.reject("relay.external-listener", r.ExternalListener, "a loopback address and a port above 0")
+		}
+	}
+	if (r.ExternalListener == "") != (r.ExternalCgroup == "") {
+		ck.reject("relay.external-cgroup", r.ExternalCgroup, "external-listener and external-cgroup both, or neither")
+	}
+}
+
+func validPattern(s string) bool {
+	return validHost(strings.TrimPrefix(s, "*."))
+}
+
+// validHost accepts textual addresses and host names in the letters, digits
+// and hyphens of RFC 1123, with underscores as found in practice.
+func validHost(s string) bool {
+	if _, err := netip.ParseAddr(s); err == nil {
+		return true
+	}
+	if len(s) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' || strings.ContainsFunc(label, notBare) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,185 @@
+// Package config reads the agent's own file, bpfacq.toml.
+//
+// The file is strict: a key that does not exist, a key given twice and a value
+// of the wrong type are errors that name their place. [Example] is the
+// documentation of every key.
+package config
+
+import (
+	"bytes"
+	_ "embed" // for Example
+	"encoding"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// Path is where the agent and its commands look for their configuration.
+const Path = "/etc/bpfacq/bpfacq.toml"
+
+// maxBytes bounds what Parse looks at: the documented example is 4 KB.
+const maxBytes = 1 << 20
+
+// Example is the documented configuration: every key with its default.
+//
+//go:embed bpfacq.toml
+var Example string
+
+// Config is a whole configuration. A field tagged restart takes effect only
+// when the agent starts.
+type Config struct {
+	Profile  string  `toml:"profile"`
+	StateDir string  `toml:"state-dir" restart:"yes"`
+	Kernel   Kernel  `toml:"kernel" restart:"yes"`
+	Edges    Edges   `toml:"edges"`
+	Relay    Relay   `toml:"relay" restart:"yes"`
+	Control  Control `toml:"control" restart:"yes"`
+	Metrics  Metrics `toml:"metrics" restart:"yes"`
+	Log      Log     `toml:"log"`
+}
+
+// Kernel says where the datapath is attached and pinned.
+type Kernel struct {
+	Cgroup string   `toml:"cgroup"` // empty: the root of the cgroup2 hierarchy
+	Pins   string   `toml:"pins"`
+	Lease  Duration `toml:"lease"`
+}
+
+// Edges says which edges may be used, and how they are reached and trusted.
+type Edges struct {
+	Allow       []string          `toml:"allow"`      // host names, "*." patterns and addresses
+	CAFile      string            `toml:"ca-file"`    // empty: the system's roots
+	Cleartext   bool              `toml:"cleartext"`  // permit edges that the profile marks isSecure=false
+	TokenFile   string            `toml:"token-file"` // empty: no Proxy-Authorization
+	Connections int               `toml:"connections"`
+	Addresses   map[string]string `toml:"addresses"` // edge name to "ip" or "ip:port"
+}
+
+// Relay says what carries acquired flows, when it is not the agent itself.
+type Relay struct {
+	ExternalListener string   `toml:"external-listener"`
+	ExternalCgroup   string   `toml:"external-cgroup"`
+	Drain            Duration `toml:"drain"`
+}
+
+// Control says where the agent answers its commands.
+type Control struct {
+	Socket string `toml:"socket"`
+}
+
+// Metrics says where Prometheus metrics are served beside the control socket.
+type Metrics struct {
+	Listen string `toml:"listen"`
+}
+
+// Log says what the agent writes to its standard error.
+type Log struct {
+	Level  slog.Level `toml:"level"`
+	Format string     `toml:"format"` // text or json
+}
+
+// Duration is a time.Duration that the file writes as a string such as "3s".
+type Duration time.Duration
+
+// UnmarshalText reads the form that time.ParseDuration accepts.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf("%q, want %s", text, wantDuration)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// MarshalText writes the duration as UnmarshalText reads it.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// String returns the duration as time.Duration does.
+func (d Duration) String() string { return time.Duration(d).String() }
+
+var (
+	_ encoding.TextUnmarshaler = (*Duration)(nil)
+	_ encoding.TextMarshaler   = Duration(0)
+)
+
+// Default returns the configuration of an empty file.
+func Default() Config {
+	return Config{
+		Profile:  "/etc/bpfacq/profile.json",
+		StateDir: "/var/lib/bpfacq",
+		Kernel:   Kernel{Pins: "/sys/fs/bpf/bpfacq", Lease: Duration(3 * time.Second)},
+		Relay:    Relay{Drain: Duration(5 * time.Second)},
+		Control:  Control{Socket: "/run/bpfacq/control.sock"},
+		Log:      Log{Level: slog.LevelInfo, Format: "text"},
+	}
+}
+
+// Load reads the file at path. A file that does not exist is an error that
+// matches fs.ErrNotExist; a file that says something wrong is [Problems].
+func Load(path string) (*Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	defer f.Close()
+	document, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	return Parse(document, path)
+}
+
+// Parse reads a document over the defaults. Its error is [Problems], each of
+// which begins with name.
+func Parse(document []byte, name string) (*Config, error) {
+	if len(document) > maxBytes {
+		return nil, Problems{{File: name, Text: fmt.Sprintf("longer than %d bytes", maxBytes)}}
+	}
+	entries := outline(document)
+	if problems := checkShape(entries); len(problems) > 0 {
+		return nil, problems.in(name)
+	}
+	c := Default()
+	d := toml.NewDecoder(bytes.NewReader(document)).DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		return nil, decodeProblems(err, entries).in(name)
+	}
+	if problems := c.check(entries); len(problems) > 0 {
+		return nil, problems.in(name)
+	}
+	return &c, nil
+}
+
+// decodeProblems translates the decoder's words: they name Go types, which
+// mean nothing to the person who wrote the file.
+func decodeProblems(err error, entries []entry) Problems {
+	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
+		var problems Problems
+		for _, e := range strict.Errors {
+			problems = append(problems, decodeProblem(&e))
+		}
+		return problems
+	}
+	if e, ok := errors.AsType[*toml.DecodeError](err); ok {
+		return Problems{decodeProblem(e)}
+	}
+	return Problems{{Text: strings.TrimPrefix(err.Error(), "toml: ")}}
+}
+
+func decodeProblem(e *toml.DecodeError) Problem {
+	p := Problem{Text: strings.TrimPrefix(e.Error(), "toml: ")}
+	p.Line, p.Column = e.Position()
+	if field, ok := fieldAt(e.Key()); ok && (strings.HasPrefix(p.Text, "cannot ") || strings.HasPrefix(p.Text, "slog:")) {
+		p.Text = "want " + wanted(field).words
+	}
+	if key := keyPath(e.Key()); !strings.Contains(p.Text, key) {
+		p.Key = key
+	}
+	return p
+}

@@ -1,0 +1,142 @@
+// Package metrics shows an agent to Prometheus.
+package metrics
+
+import (
+	"net/http"
+	"runtime"
+	"strings"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/bpfacq/bpfacq/userspace/control"
+)
+
+// Source is what a scrape reads.
+type Source interface {
+	// Counters returns the datapath's counters by name.
+	Counters() (map[string]uint64, error)
+
+	// Gauges returns what the agent knows of itself without asking the kernel.
+	Gauges() Gauges
+}
+
+// Gauges are the agent's own figures.
+type Gauges struct {
+	Generation uint32
+	Flows      control.Totals
+	NoRecord   uint64          // connections that reached a listener without a record
+	Channels   map[string]bool // by identifier: whether it is up
+}
+
+// Handler serves the metrics of source.
+func Handler(source Source, version string) http.Handler {
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(newCollector(source, version), collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+}
+
+// collector reads its source at each scrape. A source that fails is counted, and
+// what can be read is shown all the same.
+type collector struct {
+	source  Source
+	version string
+	errors  atomic.Uint64
+
+	connects, handoffs, bugs         *prometheus.Desc
+	flows, active, bytes, unrecorded *prometheus.Desc
+	generation, channelUp            *prometheus.Desc
+	collectionErrors, buildInfo      *prometheus.Desc
+}
+
+func newCollector(source Source, version string) *collector {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("bpfacq_"+name, help, labels, nil)
+	}
+	return &collector{
+		source:  source,
+		version: version,
+
+		connects:         desc("connects_total", "TCP connects seen by the hook.", "verdict", "reason"),
+		handoffs:         desc("handoffs_total", "Records on their way to the listener.", "result"),
+		bugs:             desc("datapath_bugs_total", "Branches that should never be taken.", "reason"),
+		flows:            desc("flows_total", "Flows that have ended.", "state"),
+		active:           desc("flows", "Flows that are carried."),
+		bytes:            desc("flow_bytes_total", "Bytes of applications.", "direction"),
+		unrecorded:       desc("listener_resets_total", "Connections that came without a record."),
+		generation:       desc("generation", "Number of the policy in force, 0 for none."),
+		channelUp:        desc("channel_up", "Whether a channel can carry flows.", "channel"),
+		collectionErrors: desc("collection_errors_total", "Scrapes that could not read everything."),
+		buildInfo:        desc("build_info", "A constant 1.", "version", "go_version"),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		c.connects, c.handoffs, c.bugs, c.flows, c.active, c.bytes, c.unrecorded,
+		c.generation, c.channelUp, c.collectionErrors, c.buildInfo,
+	} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+
+	counters, err := c.source.Counters()
+	if err != nil {
+		c.errors.Add(1)
+	}
+	for name, n := range counters {
+		switch family, rest := split(name); family {
+		case "handoff":
+			counter(c.handoffs, n, rest)
+		case "bug":
+			counter(c.bugs, n, rest)
+		default:
+			counter(c.connects, n, family, rest)
+		}
+	}
+
+	g := c.source.Gauges()
+	for _, ended := range []struct {
+		state string
+		n     uint64
+	}{{"closed", g.Flows.Closed}, {"reset", g.Flows.Reset}, {"refused", g.Flows.Refused}, {"failed", g.Flows.Failed}} {
+		counter(c.flows, ended.n, ended.state)
+	}
+	gauge(c.active, float64(g.Flows.Active))
+	counter(c.bytes, g.Flows.BytesSent, "sent")
+	counter(c.bytes, g.Flows.BytesReceived, "received")
+	counter(c.unrecorded, g.NoRecord)
+	gauge(c.generation, float64(g.Generation))
+	for id, up := range g.Channels {
+		value := 0.0
+		if up {
+			value = 1
+		}
+		gauge(c.channelUp, value, id)
+	}
+	counter(c.collectionErrors, c.errors.Load())
+	gauge(c.buildInfo, 1, c.version, runtime.Version())
+}
+
+// split takes the datapath's name of a counter apart: "pass_bypass" is the
+// verdict pass for the reason bypass. A verdict alone has its rule as reason.
+func split(name string) (family, rest string) {
+	family, rest, found := strings.Cut(name, "_")
+	if !found {
+		rest = "rule"
+	}
+	return family, rest
+}
