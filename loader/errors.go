@@ -19,6 +19,8 @@ var (
 
 	// ErrNotBPFFS says that the pin folder does not lie on a BPF file system.
 	ErrNotBPFFS = errors.New("not a bpf file system")
+
+	errNoCookie = errors.New("connect hook left no cookie on a stamped socket")
 )
 
 // Error is a condition of the host that keeps the datapath from loading, and

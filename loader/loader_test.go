@@ -70,7 +70,11 @@ func (b *bed) announce(t *testing.T, d *loader.Datapath, lease time.Duration) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	cookie, err := b.ns.Cookie()
+	var cookie uint64
+	err = b.ns.Do(func() (err error) {
+		cookie, err = d.NetnsCookie() // b.ns.Cookie does not know before Linux 5.14
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

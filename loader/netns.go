@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"syscall"
 
 	"github.com/cilium/ebpf"
@@ -34,26 +33,14 @@ func (d *Datapath) NetnsCookie() (uint64, error) {
 }
 
 // netnsCookieByHook learns the cookie where the socket option is missing (it is
-// 5.14's): the connect hook writes it on each stamped socket that it sees. For
-// one connect() of a UDP socket, which sends nothing, the hook is attached to
-// this process's own cgroup, which need not lie below the one to acquire.
-func (d *Datapath) netnsCookieByHook() (_ uint64, err error) {
-	own, err := OwnCgroup()
+// 5.14's): the connect hook writes it on each stamped socket that it sees.
+// connect() of a UDP socket runs the hook and sends nothing.
+func (d *Datapath) netnsCookieByHook() (uint64, error) {
+	detach, err := d.hookOwnCgroup()
 	if err != nil {
 		return 0, err
 	}
-	program, err := d.connect4()
-	if err != nil {
-		return 0, err
-	}
-	defer program.Close()
-	l, err := link.AttachCgroup(link.CgroupOptions{
-		Path: own, Attach: ebpf.AttachCGroupInet4Connect, Program: program,
-	})
-	if err != nil {
-		return 0, explain("attach to own cgroup", err)
-	}
-	defer l.Close()
+	defer detach()
 
 	dialer := net.Dialer{Control: d.Exempt}
 	conn, err := dialer.Dial("udp4", "127.0.0.1:9")
@@ -71,9 +58,33 @@ func (d *Datapath) netnsCookieByHook() (_ uint64, err error) {
 		return 0, err
 	}
 	if cookie == 0 {
-		return 0, fmt.Errorf("learn network namespace: %w", os.ErrNotExist)
+		return 0, errNoCookie
 	}
 	return cookie, nil
+}
+
+// hookOwnCgroup makes the connect hook see this process's sockets. Where it
+// already does, a second run of it would take the first one's records away.
+func (d *Datapath) hookOwnCgroup() (detach func() error, err error) {
+	own, err := OwnCgroup()
+	if err != nil {
+		return nil, err
+	}
+	if below(own, d.Cgroup) {
+		return func() error { return nil }, nil
+	}
+	program, err := d.connect4()
+	if err != nil {
+		return nil, err
+	}
+	defer program.Close()
+	l, err := link.AttachCgroup(link.CgroupOptions{
+		Path: own, Attach: ebpf.AttachCGroupInet4Connect, Program: program,
+	})
+	if err != nil {
+		return nil, explain("attach to own cgroup", err)
+	}
+	return l.Close, nil
 }
 
 // connect4 opens the program that the live connect4 link runs.

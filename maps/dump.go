@@ -114,11 +114,12 @@ func dumpPrefixes[K any](m *Maps, outer *ebpf.Map, decode func(K) netip.Prefix) 
 				return
 			}
 			defer trie.Close()
+			width := v.width() // reads every port: once is enough
 			var key K
 			var row uint32
 			elements := trie.Iterate()
 			for elements.Next(&key, &row) {
-				if !yield([]any{decode(key).String(), row / v.width()}, nil) {
+				if !yield([]any{decode(key).String(), row / width}, nil) {
 					return
 				}
 			}
@@ -192,6 +193,7 @@ func (m *Maps) dumpVerdicts() Dump {
 				}
 				ports[class] += run.proto + ":" + run.ports()
 			}
+			width := v.width()
 			var index, cell uint32
 			elements := v.inners[innerVerdict].Iterate()
 			for elements.Next(&index, &cell) {
@@ -199,8 +201,8 @@ func (m *Maps) dumpVerdicts() Dump {
 					continue
 				}
 				entry, err := v.Entry(cell - 1)
-				class := index % v.width()
-				if !yield([]any{index / v.width(), class, ports[class], cell - 1, entry.ID}, err) || err != nil {
+				class := index % width
+				if !yield([]any{index / width, class, ports[class], cell - 1, entry.ID}, err) || err != nil {
 					return
 				}
 			}
