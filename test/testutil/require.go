@@ -3,6 +3,8 @@ package testutil
 import (
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -39,6 +41,20 @@ func mayAdminister() bool {
 	}
 	const both = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_ADMIN
 	return sets[0].Effective&both == both
+}
+
+// Program returns the path of a program that a package of the distribution
+// brings, also of one for administrators, whose folders are not in every PATH.
+// Where it is missing the test is skipped, unless CI=true: then it fails.
+func Program(t testing.TB, name string) string {
+	t.Helper()
+	for _, folder := range []string{"", "/usr/local/sbin", "/usr/sbin", "/sbin"} {
+		if path, err := exec.LookPath(filepath.Join(folder, name)); err == nil {
+			return path
+		}
+	}
+	refuse(t, inCI(), fmt.Sprintf("needs the program %s: make test installs it", name))
+	return ""
 }
 
 // KernelSince skips the test on kernels before major.minor, the first that has

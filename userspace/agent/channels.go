@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 
 	"github.com/bpfacq/bpfacq/userspace/channel"
 	"github.com/bpfacq/bpfacq/userspace/config"
@@ -47,7 +46,7 @@ func (a *Agent) carrier(p *policy.Policy, index int, cfg *config.Config, c *cred
 					Dial:          dialer.DialContext,
 					Connections:   cfg.Edges.Connections,
 					Authorization: func() string { return c.authorization },
-					Log:           a.log.With(slog.String("edge", edgeAddress(edge))),
+					Log:           a.log,
 				})
 			},
 		})

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bpfacq/bpfacq/userspace/flow"
+)
+
+func newFlows(e *env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "flows",
+		Short: "List acquired flows",
+		Long: `Flows lists the acquired flows that are live and the last that ended, oldest first.
+Bytes are the application's view: sent is what it wrote.`,
+		Example: `  sudo bpfacq flows
+  sudo bpfacq flows -o json`,
+		Args: operands,
+	}
+	at, output := agentFlags(e, cmd), outputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		client, err := at.client()
+		if err != nil {
+			return err
+		}
+		answer, err := client.Flows(cmd.Context())
+		if err != nil {
+			return err
+		}
+		return e.answer(output, answer, func(w io.Writer) { flowTable(w, answer.Flows) })
+	}
+	return cmd
+}
+
+func flowTable(w io.Writer, flows []flow.Flow) {
+	row(w, "ID", "STATE", "STARTED", "ORIGINAL DESTINATION", "PROCESS", "RULE", "EDGE", "SENT", "RECEIVED", "CAUSE")
+	for _, f := range flows {
+		destination := f.OrigDst.String()
+		if f.Name != "" {
+			destination += " (" + f.Name + ")"
+		}
+		process := strconv.FormatUint(uint64(f.PID), 10)
+		if f.Command != "" {
+			process = fmt.Sprintf("%s(%d)", f.Command, f.PID)
+		}
+		row(w, f.ID, f.State, f.Started, destination, process, f.Rule, f.Edge, size(f.BytesSent), size(f.BytesReceived), f.Cause)
+	}
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bpfacq/bpfacq/userspace/control"
+)
+
+func newStatus(e *env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show the state of the agent",
+		Long: `Status shows the agent's own state, the loaded policy, the channels and their edges,
+the attached programs, and the counters that are not zero.`,
+		Example: `  sudo bpfacq status
+  sudo bpfacq status -o json`,
+		Args: operands,
+	}
+	at, output := agentFlags(e, cmd), outputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		client, err := at.client()
+		if err != nil {
+			return err
+		}
+		status, err := client.Status(cmd.Context())
+		if err != nil {
+			return err
+		}
+		return e.answer(output, status, func(w io.Writer) { statusTable(w, &status) })
+	}
+	return cmd
+}
+
+func statusTable(w io.Writer, s *control.Status) {
+	uptime := time.Duration(s.Uptime * float64(time.Second)).Round(time.Second)
+	row(w, "agent", fmt.Sprintf("bpfacq %s, pid %d, up %v", s.Version, s.PID, uptime))
+	row(w, "cgroup", s.Cgroup)
+	row(w, "pins", s.Pins)
+	lease := "lapsed: each rule's hardening decides"
+	if s.Lease.Fresh {
+		lease = "fresh"
+	}
+	row(w, "lease", fmt.Sprintf("%s, of %s", lease, seconds(s.Lease.Period)))
+	if s.Profile != nil {
+		profileRows(w, s.Profile, s.Generation)
+	} else {
+		row(w, "profile", "none is loaded")
+	}
+	row(w, "flows", fmt.Sprintf("%d active, %d closed, %d reset, %d refused, %d failed",
+		s.Flows.Active, s.Flows.Closed, s.Flows.Reset, s.Flows.Refused, s.Flows.Failed))
+	row(w, "carried", fmt.Sprintf("%s sent, %s received", size(s.Flows.BytesSent), size(s.Flows.BytesReceived)))
+	for _, warning := range s.Warnings {
+		row(w, "warning", warning)
+	}
+	channelTable(w, s.Channels)
+	row(w)
+	row(w, "HOOK", "PROGRAM", "ID")
+	for _, h := range s.Hooks {
+		row(w, h.AttachPoint, h.Program, h.ID)
+	}
+	row(w)
+	row(w, "COUNTER", "VALUE")
+	for _, name := range slices.Sorted(maps.Keys(s.Counters)) {
+		if n := s.Counters[name]; n > 0 {
+			row(w, name, n)
+		}
+	}
+}
+
+func channelTable(w io.Writer, channels []control.Channel) {
+	row(w)
+	row(w, "CHANNEL", "STATE", "SINCE", "EDGE", "STREAMS", "DIAGNOSTIC", "CAUSE")
+	for _, ch := range channels {
+		row(w, ch.Name, ch.State, ch.Since, ch.Edge, ch.Streams, ch.Diagnostic, ch.Cause)
+	}
+}
