@@ -83,7 +83,7 @@ func Run(ctx context.Context, o Options) error {
 	a.metrics = metrics.Handler(a, o.Version)
 
 	announced, err := a.run(ctx)
-	if announced || !datapath.TookOver {
+	if !announced && !datapath.TookOver {
 		err = errors.Join(err, datapath.Detach())
 	}
 	return err
@@ -106,8 +106,8 @@ func load(c *config.Config) (*loader.Datapath, error) {
 }
 
 // run brings up what carries flows, announces the agent to the programs, and
-// returns when ctx is done or a part of the agent has failed. No goroutine of
-// the agent is left then.
+// returns when ctx is done or a part of the agent has failed. An agent that was
+// announced has then been taken off the host, and no goroutine of it is left.
 func (a *Agent) run(ctx context.Context) (announced bool, err error) {
 	defer a.epochs.close()
 	self, err := a.listen(ctx)

@@ -29,9 +29,7 @@ const maxProfile = profile.MaxSize + 1
 type loaded struct {
 	control.Loaded
 	epoch   *epoch
-	raw     []byte           // of the profile
 	profile *profile.Profile // its Policy is without the edges' protections
-	byName  map[string]int   // index of each channel
 }
 
 // Apply implements control.Agent.
@@ -90,7 +88,7 @@ func (a *Agent) applyRaw(ctx context.Context, raw []byte, source string, cfg *co
 	if err != nil {
 		return control.Applied{}, rejected(err)
 	}
-	l := &loaded{raw: raw, profile: parsed}
+	l := &loaded{profile: parsed}
 	l.Source = source
 	if err := a.enforce(ctx, l, cfg); err != nil {
 		return control.Applied{}, err
@@ -110,6 +108,9 @@ func (a *Agent) applyRaw(ctx context.Context, raw []byte, source string, cfg *co
 func (a *Agent) enforce(ctx context.Context, l *loaded, cfg *config.Config) error {
 	begun := time.Now()
 	p := *l.profile.Policy
+	if err := checkEdges(&p, cfg); err != nil { // before their names are looked up
+		return err
+	}
 	p.Protected = append(policy.NeverAcquired(), a.edgeProtections(ctx, &p, &cfg.Edges)...)
 	l.Policy = &p
 

@@ -17,9 +17,6 @@ import (
 // there already, if nothing of it has changed.
 func (a *Agent) carrier(p *policy.Policy, index int, cfg *config.Config, c *credentials) (*carrier, error) {
 	ch := p.Channels[index]
-	if err := checkEdges(index, ch, cfg); err != nil {
-		return nil, err
-	}
 	key, err := json.Marshal(struct {
 		Channel  policy.Channel
 		Settings policy.Settings
@@ -53,30 +50,40 @@ func (a *Agent) carrier(p *policy.Policy, index int, cfg *config.Config, c *cred
 	}), nil
 }
 
-// checkEdges rejects a profile whose edges the configuration does not trust.
-func checkEdges(index int, ch policy.Channel, cfg *config.Config) error {
+// checkEdges rejects a policy whose edges the configuration does not trust. Where
+// another relay carries the flows, the agent reaches no edge and trusts none.
+func checkEdges(p *policy.Policy, cfg *config.Config) error {
+	if cfg.Relay.ExternalListener != "" {
+		return nil
+	}
 	allowed, err := channel.ParseAllowList(cfg.Edges.Allow)
 	if err != nil {
 		return fmt.Errorf("read edges.allow: %w", err)
 	}
 	var problems []control.Problem
-	for list, edges := range map[string][]policy.Edge{"primaryEdges": ch.Primary, "secondaryEdges": ch.Secondary} {
-		for i, edge := range edges {
-			place := fmt.Sprintf("/policy/channels/%d/edgesSettings/%s/%d", index, list, i)
-			if !allowed.Allows(edge.Host) {
-				problems = append(problems, control.Problem{
-					Pointer: place + "/edgeAddress",
-					Value:   fmt.Sprintf("%q", edge.Host),
-					Want:    "an edge that the configuration allows (edges.allow)",
-				})
-			}
-			if !edge.Secure && !cfg.Edges.Cleartext {
-				problems = append(problems, control.Problem{
-					Pointer: place + "/isSecure",
-					Value:   "false",
-					Want:    "true, or a configuration that allows cleartext (edges.cleartext)",
-				})
-			}
+	check := func(edge policy.Edge, place string) {
+		if !allowed.Allows(edge.Host) {
+			problems = append(problems, control.Problem{
+				Pointer: place + "/edgeAddress",
+				Value:   fmt.Sprintf("%q", edge.Host),
+				Want:    "an edge that the configuration allows (edges.allow)",
+			})
+		}
+		if !edge.Secure && !cfg.Edges.Cleartext {
+			problems = append(problems, control.Problem{
+				Pointer: place + "/isSecure",
+				Value:   "false",
+				Want:    "true, or a configuration that allows cleartext (edges.cleartext)",
+			})
+		}
+	}
+	for i, ch := range p.Channels {
+		settings := fmt.Sprintf("/policy/channels/%d/edgesSettings", i)
+		for j, edge := range ch.Primary {
+			check(edge, fmt.Sprintf("%s/primaryEdges/%d", settings, j))
+		}
+		for j, edge := range ch.Secondary {
+			check(edge, fmt.Sprintf("%s/secondaryEdges/%d", settings, j))
 		}
 	}
 	if len(problems) > 0 {

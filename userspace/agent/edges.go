@@ -91,7 +91,7 @@ func (a *Agent) followEdges(ctx context.Context) error {
 	if len(now) < len(l.Policy.Protected) || slices.Equal(now, l.Policy.Protected) {
 		return nil
 	}
-	next := &loaded{raw: l.raw, profile: l.profile}
+	next := &loaded{profile: l.profile}
 	next.Source = l.Source
 	return a.enforce(ctx, next, cfg)
 }
