@@ -1,0 +1,139 @@
+package tunnel
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// link is one TCP connection to the edge, with TLS on it if the edge is secure.
+type link struct {
+	net.Conn        // what is read and written: TLS, or TCP in cleartext
+	raw      *pulse // what is under it
+	http2    bool   // the edge chose h2
+}
+
+// dialer makes links.
+type dialer struct {
+	address string
+	timeout time.Duration
+	dial    func(ctx context.Context, network, address string) (net.Conn, error)
+	tls     *tls.Config // nil for cleartext
+}
+
+func newDialer(o Options) *dialer {
+	d := &dialer{address: o.Address, timeout: o.DialTimeout, dial: o.Dial}
+	if d.dial == nil {
+		d.dial = new(net.Dialer).DialContext
+	}
+	if !o.Secure {
+		return d
+	}
+	d.tls = &tls.Config{}
+	if o.TLS != nil {
+		d.tls = o.TLS.Clone()
+	}
+	d.tls.ServerName = o.ServerName
+	if d.tls.ServerName == "" {
+		host, _, err := net.SplitHostPort(o.Address)
+		if err != nil {
+			host = o.Address // dialing it will say what is wrong
+		}
+		d.tls.ServerName = host
+	}
+	d.tls.MinVersion = max(d.tls.MinVersion, tls.VersionTLS12)
+	d.tls.NextProtos = []string{http2.NextProtoTLS, "http/1.1"}
+	// Small first records help a browser to render early; here they only
+	// cost: a frame is of use when it is complete.
+	d.tls.DynamicRecordSizingDisabled = true
+	if d.tls.ClientSessionCache == nil {
+		d.tls.ClientSessionCache = tls.NewLRUClientSessionCache(0)
+	}
+	return d
+}
+
+// open dials the edge and shakes hands. Its error is a *StageError.
+func (d *dialer) open(ctx context.Context) (*link, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	conn, err := d.dial(ctx, "tcp", d.address)
+	if err != nil {
+		stage := StageDial
+		if _, ok := errors.AsType[*net.DNSError](err); ok {
+			stage = StageResolve
+		}
+		return nil, &StageError{stage, err}
+	}
+	raw := &pulse{Conn: conn}
+	if d.tls == nil {
+		return &link{Conn: conn, raw: raw}, nil
+	}
+	secure := tls.Client(raw, d.tls)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, &StageError{StageTLS, err}
+	}
+	chosen := secure.ConnectionState().NegotiatedProtocol
+	return &link{Conn: secure, raw: raw, http2: chosen == http2.NextProtoTLS}, nil
+}
+
+// pulse notices when nothing comes from the edge any more. It lies under TLS,
+// which must not see the deadlines, and needs neither goroutine nor timer: the
+// deadline is set once per interval, not per read. It belongs to the reader.
+type pulse struct {
+	net.Conn
+
+	ask      func() error // asks the edge for a sign of life; nil before watch
+	interval time.Duration
+	patience time.Duration // for the sign of life
+
+	heard bool // since the deadline was set
+	asked bool
+}
+
+// watch starts to call ask after an interval of silence, in the goroutine that
+// reads. When another patience passes in silence, Read returns errSilent. When
+// ask returns an error, Read returns that.
+func (p *pulse) watch(interval, patience time.Duration, ask func() error) error {
+	p.ask, p.interval, p.patience = ask, interval, patience
+	return p.SetReadDeadline(time.Now().Add(interval))
+}
+
+// Read reads, and watches for silence.
+func (p *pulse) Read(b []byte) (int, error) {
+	for {
+		n, err := p.Conn.Read(b)
+		if n > 0 {
+			p.heard = true
+		}
+		if p.ask == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+		if err := p.silence(); err != nil || n > 0 {
+			return n, err
+		}
+	}
+}
+
+// silence decides what a deadline that has passed means, and sets the next.
+func (p *pulse) silence() error {
+	next := p.interval
+	switch {
+	case p.heard:
+		p.heard, p.asked = false, false
+	case p.asked:
+		return errSilent
+	default:
+		if err := p.ask(); err != nil {
+			return err
+		}
+		p.asked = true
+		next = p.patience
+	}
+	return p.SetReadDeadline(time.Now().Add(next))
+}
