@@ -1,0 +1,200 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"github.com/bpfacq/bpfacq/userspace/policy"
+)
+
+// Resolver turns names into addresses. [net.Resolver] is one.
+type Resolver interface {
+	// LookupNetIP is that of net.Resolver; network is "ip".
+	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+}
+
+// fallbackDelay is the head start of an address over the next one, RFC 8305
+// section 5. maxAddrs bounds how many are tried.
+const (
+	fallbackDelay = 250 * time.Millisecond
+	maxAddrs      = 8
+)
+
+// dialer reaches the destinations that it may.
+type dialer struct {
+	allow     *Allow
+	protected []policy.Protection
+	resolver  Resolver
+	timeout   time.Duration // of resolution and connection together
+	connect   func(context.Context, netip.AddrPort) (*net.TCPConn, error)
+}
+
+// dial returns a connection to the authority. Every address is checked after
+// resolution and is itself what is dialed, so a name that changes its mind
+// between check and use (DNS rebinding) gains nothing.
+func (d *dialer) dial(ctx context.Context, authority string) (*net.TCPConn, *refusal) {
+	t, ok := parseTarget(authority)
+	if !ok {
+		return nil, badTarget(authority)
+	}
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	addrs := []netip.Addr{t.addr}
+	if t.name != "" {
+		var refused *refusal
+		if addrs, refused = d.resolve(ctx, authority, t); refused != nil {
+			return nil, refused
+		}
+	}
+	addrs, refused := d.permitted(authority, t, addrs)
+	if refused != nil {
+		return nil, refused
+	}
+	conn, err := d.race(ctx, addrs[:min(len(addrs), maxAddrs)], t.port)
+	if err != nil {
+		return nil, dialRefusal(ctx, authority, err)
+	}
+	return conn, nil
+}
+
+func (d *dialer) resolve(ctx context.Context, authority string, t target) ([]netip.Addr, *refusal) {
+	addrs, err := d.resolver.LookupNetIP(ctx, "ip", t.name)
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return nil, gone()
+	case ctx.Err() != nil || isTimeout(err):
+		return nil, unresolvedInTime(authority)
+	case err != nil || len(addrs) == 0:
+		return nil, unresolved(authority)
+	}
+	return addrs, nil
+}
+
+// permitted keeps the addresses that a rule covers and nothing protects.
+func (d *dialer) permitted(authority string, t target, addrs []netip.Addr) ([]netip.Addr, *refusal) {
+	named := t.name != "" && d.allow.allowsName(t.name, t.port)
+	refused := notAllowed(authority)
+	var kept []netip.Addr
+	for _, addr := range addrs {
+		addr = addr.Unmap()
+		if !named && !d.allow.allowsAddr(addr, t.port) {
+			continue
+		}
+		if why := d.protection(addr, t.port); why != "" {
+			refused = protected(authority, why)
+			continue
+		}
+		kept = append(kept, addr)
+	}
+	if len(kept) == 0 {
+		return nil, refused
+	}
+	return kept, nil
+}
+
+// protection says why addr must not be reached, or nothing.
+func (d *dialer) protection(addr netip.Addr, port uint16) string {
+	if addr.Zone() != "" {
+		return "zoned address"
+	}
+	for _, a := range [...]netip.Addr{addr, embedded(addr)} {
+		for _, p := range d.protected {
+			if p.Prefix.Contains(a) && p.Ports.Contains(port) {
+				return p.Reason
+			}
+		}
+	}
+	return ""
+}
+
+// embedded returns the IPv4 address to which a translator or tunnel near the
+// edge would carry addr: NAT64 (RFC 6052), 6to4 (RFC 3056) and the
+// IPv4-compatible form (RFC 4291 section 2.5.5.1). Otherwise it is not valid.
+func embedded(addr netip.Addr) netip.Addr {
+	if !addr.Is6() || addr.IsLoopback() {
+		return netip.Addr{}
+	}
+	b := addr.As16()
+	switch {
+	case b[0] == 0x20 && b[1] == 0x02:
+		return netip.AddrFrom4([4]byte(b[2:6]))
+	case [12]byte(b[:12]) == [12]byte{0x00, 0x64, 0xff, 0x9b}, [12]byte(b[:12]) == [12]byte{}:
+		return netip.AddrFrom4([4]byte(b[12:]))
+	}
+	return netip.Addr{}
+}
+
+// race dials the addresses in order, each with a head start over the rest, and
+// returns the first connection. It waits for the losers.
+func (d *dialer) race(ctx context.Context, addrs []netip.Addr, port uint16) (*net.TCPConn, error) {
+	if len(addrs) == 1 {
+		return d.connect(ctx, netip.AddrPortFrom(addrs[0], port))
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		conn *net.TCPConn
+		err  error
+	}
+	results, failed := make(chan result, 2), make(chan struct{})
+	go func() {
+		conn, err := d.connect(ctx, netip.AddrPortFrom(addrs[0], port))
+		if err != nil {
+			close(failed)
+		}
+		results <- result{conn, err}
+	}()
+	go func() {
+		select {
+		case <-failed:
+		case <-time.After(fallbackDelay):
+		case <-ctx.Done():
+			results <- result{err: ctx.Err()}
+			return
+		}
+		conn, err := d.race(ctx, addrs[1:], port)
+		results <- result{conn, err}
+	}()
+	first := <-results
+	if first.err != nil {
+		second := <-results
+		return second.conn, second.err
+	}
+	cancel()
+	if second := <-results; second.err == nil {
+		second.conn.Close()
+	}
+	return first.conn, nil
+}
+
+// connect dials with keep-alives that notice a dead destination in minutes and
+// disturb a quiet one seldom.
+func connect(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
+	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
+		Enable: true, Idle: 2 * time.Minute, Interval: 30 * time.Second, Count: 6,
+	}}
+	return d.DialTCP(ctx, "tcp", netip.AddrPort{}, to)
+}
+
+func dialRefusal(ctx context.Context, authority string, err error) *refusal {
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return gone()
+	case ctx.Err() != nil || isTimeout(err):
+		return undialedInTime(authority)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return undialed(authority, "connection_refused", "connection refused")
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
+		return undialed(authority, "destination_ip_unroutable", "destination unreachable")
+	}
+	return undialed(authority, "connection_terminated", "no connection")
+}
+
+func isTimeout(err error) bool {
+	timeout, ok := errors.AsType[net.Error](err)
+	return ok && timeout.Timeout()
+}
