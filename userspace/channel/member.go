@@ -10,20 +10,22 @@ import (
 	"github.com/bpfacq/bpfacq/userspace/policy"
 )
 
-// An edge that fails is left alone for a while that doubles with each failure,
-// up to the probe interval. It counts as lost after some failures in a row, so
-// that one lost connection does not take a channel down.
+// An edge that fails is left to the probes, after a pause that doubles with
+// each failure, up to the probe interval. It counts as lost after some failures
+// in a row, so that one lost connection does not take a channel down.
 const (
 	firstBackoff = 500 * time.Millisecond
+	maxBackoff   = 30 * time.Second // however seldom the profile wants probes
 	failuresLost = 2
 )
 
-// member is one edge of a channel. The channel's lock guards it.
+// member is one edge of a channel. The channel's lock guards what changes.
 type member struct {
 	edge    policy.Edge
 	tunnel  Tunneler
 	primary bool
 
+	used     bool // by a flow since the last tick
 	answered bool // at least once since it was last lost
 	failures int  // in a row
 	retryAt  time.Time
@@ -34,76 +36,102 @@ func (m *member) lost() bool {
 	return m.failures >= failuresLost || m.failures > 0 && !m.answered
 }
 
-// candidates are the edges to try for a flow, in order: the primaries that are
-// worth a try, taking turns, then the secondaries.
+// candidates are the edges that a flow tries, in order. There is at least one
+// unless the channel is down.
 func (c *Channel) candidates() ([]*member, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := time.Now()
-	var primaries, secondaries []*member
+	if c.state == StateDown {
+		return nil, fmt.Errorf("%w: %w", ErrDown, c.cause)
+	}
+	ranked := c.ranked()
+	ranked[0].used = true
+	c.next++
+	return ranked, nil
+}
+
+// ranked are the edges that are not lost, the best first: the primaries, taking
+// turns, then the secondaries, then those that have just failed. The caller
+// holds the lock.
+func (c *Channel) ranked() []*member {
+	var primaries, secondaries, failing []*member
 	for _, m := range c.members {
 		switch {
-		case m.retryAt.After(now):
+		case m.lost():
+		case m.failures > 0:
+			failing = append(failing, m)
 		case m.primary:
 			primaries = append(primaries, m)
 		default:
 			secondaries = append(secondaries, m)
 		}
 	}
-	if len(primaries)+len(secondaries) == 0 {
-		if c.cause != nil {
-			return nil, fmt.Errorf("%w: %w", ErrDown, c.cause)
-		}
-		return nil, ErrDown
-	}
-	if n := len(primaries); n > 0 {
-		turn := c.next % n
-		c.next++
-		primaries = slices.Concat(primaries[turn:], primaries[:turn])
-	}
-	return append(primaries, secondaries...), nil
+	turn := c.next % max(1, len(primaries))
+	return slices.Concat(primaries[turn:], primaries[:turn], secondaries, failing)
 }
 
 // answered notes that an edge is reached and well.
 func (c *Channel) answered(m *member) {
-	c.mu.Lock()
-	recovered := m.failures > 0
-	m.answered, m.failures, m.retryAt, m.err = true, 0, time.Time{}, nil
-	c.inUse = m
-	changed := c.update()
-	c.mu.Unlock()
+	var recovered bool
+	c.note(func() {
+		recovered = m.failures > 0
+		m.answered, m.failures, m.retryAt, m.err = true, 0, time.Time{}, nil
+		c.last = m
+	})
 	if recovered {
 		c.log.Info("edge answers again", slog.String("edge", address(m.edge)))
 	}
-	c.report(changed)
 }
 
-// failed notes that an edge could not be reached.
+// failed notes that an edge gave no answer. What many flows meet during one
+// pause is one failure.
 func (c *Channel) failed(m *member, err error) {
-	c.mu.Lock()
-	m.failures++
-	m.err = err
-	if m.lost() {
-		m.answered = false
+	var failures int
+	c.note(func() {
+		now := time.Now()
+		if m.retryAt.After(now) {
+			return
+		}
+		m.failures++
+		m.err = err
+		m.answered = m.answered && !m.lost()
+		backoff := min(firstBackoff<<min(m.failures-1, 16), c.opts.ProbeInterval, maxBackoff)
+		m.retryAt = now.Add(jitter(backoff))
+		failures = m.failures
+	})
+	if failures == 0 {
+		return
 	}
-	backoff := min(firstBackoff<<min(m.failures-1, 16), c.opts.ProbeInterval)
-	m.retryAt = time.Now().Add(jitter(backoff))
-	first := m.failures == 1
-	changed := c.update()
-	c.mu.Unlock()
-	if first {
+	if failures == 1 {
 		c.log.Warn("edge not reached", slog.String("edge", address(m.edge)), slog.Any("error", err))
 	}
-	c.report(changed)
 	select {
 	case c.wake <- struct{}{}:
 	default:
 	}
 }
 
-// update derives the channel's state from its edges', and reports whether it
-// has changed. The caller holds the lock.
-func (c *Channel) update() bool {
+// note changes what is known of the edges, and tells what that means for the
+// channel.
+func (c *Channel) note(change func()) {
+	c.mu.Lock()
+	before := c.state
+	change()
+	c.update()
+	s := c.status()
+	c.mu.Unlock()
+	if s.State == before {
+		return
+	}
+	c.log.Info("channel state", slog.String("state", s.State.String()), slog.String("cause", s.Cause))
+	if c.opts.OnState != nil {
+		c.opts.OnState()
+	}
+}
+
+// update derives the channel's state from its edges'. The caller holds the
+// lock.
+func (c *Channel) update() {
 	state, cause := StateDown, error(nil)
 	for _, m := range c.members {
 		if m.answered {
@@ -117,28 +145,19 @@ func (c *Channel) update() bool {
 			cause = fmt.Errorf("%s: %w", address(m.edge), m.err)
 		}
 	}
-	if state != StateDown {
+	switch {
+	case state != StateDown:
 		cause = nil
-	} else if cause == nil {
-		cause = ErrDown // it has no edge at all
+	case cause == nil:
+		cause = errNoEdges
 	}
-	changed := state != c.state
-	if changed {
+	if state == StateDown {
+		c.diagnostic = "" // what it says is not true any more
+	}
+	if state != c.state {
 		c.state, c.since = state, time.Now()
 	}
 	c.cause = cause
-	return changed
-}
-
-func (c *Channel) report(changed bool) {
-	if !changed {
-		return
-	}
-	s := c.Status()
-	c.log.Info("channel state", slog.String("state", s.State.String()), slog.String("cause", s.Cause))
-	if c.opts.OnState != nil {
-		c.opts.OnState()
-	}
 }
 
 // jitter spreads a duration by a tenth, so that many hosts do not ask an edge

@@ -1,168 +1,138 @@
 package channel
 
 import (
-	"bufio"
-	"cmp"
 	"context"
-	"crypto/tls"
-	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"net/url"
+	"errors"
+	"sync"
 	"time"
 
-	"github.com/bpfacq/bpfacq/userspace/policy"
 	"github.com/bpfacq/bpfacq/userspace/tunnel"
 )
 
-// probeTimeout bounds one probe, from the connection to its answer.
+// probeTimeout bounds one question to an edge, from the connection to the end
+// of the answer.
 const probeTimeout = 5 * time.Second
 
-// probe looks after the edges until ctx is done: those that fail when their
-// back-off ends, and the one in use at each interval.
-func (c *Channel) probe(ctx context.Context) {
-	due := time.Now()
-	for {
-		c.probeFailing(ctx)
-		if !time.Now().Before(due) {
-			c.probeInUse(ctx)
-			due = time.Now().Add(jitter(c.opts.ProbeInterval))
+// probe looks after the edges until Close: at once while no edge is known to
+// answer, those that fail when their pause ends, and those in use at each
+// interval.
+func (c *Channel) probe() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for c.ctx.Err() == nil {
+		var round sync.WaitGroup
+		for _, m := range c.due() {
+			round.Go(func() { c.probeEdge(m) })
 		}
-		timer := time.NewTimer(time.Until(c.nextRetry(due)))
+		round.Wait()
+		timer.Reset(time.Until(c.nextProbe()))
 		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
+		case <-c.ctx.Done():
 		case <-timer.C:
 		case <-c.wake:
-			timer.Stop()
 		}
 	}
 }
 
-// nextRetry is when the first failing edge is to be probed, at the latest due.
-func (c *Channel) nextRetry(due time.Time) time.Time {
+// due are the edges that are to be probed now. Those in use are those that
+// flows have tried first since the last time, and that one which the next flow
+// will.
+func (c *Channel) due() []*member {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	now := time.Now()
+	var next *member
+	ticked := c.state == StateConnecting || !c.tick.After(now)
+	if ticked {
+		c.tick = now.Add(jitter(c.opts.ProbeInterval))
+		if ranked := c.ranked(); len(ranked) > 0 {
+			next = ranked[0]
+		}
+	}
+	var due []*member
 	for _, m := range c.members {
-		if m.failures > 0 && m.retryAt.Before(due) {
-			due = m.retryAt
+		failing := m.failures > 0
+		switch {
+		case failing && !m.retryAt.After(now), !failing && ticked && (m.used || m == next):
+			m.used = false
+			due = append(due, m)
 		}
 	}
 	return due
 }
 
-func (c *Channel) probeFailing(ctx context.Context) {
+// nextProbe is when an edge is due, unless one fails before.
+func (c *Channel) nextProbe() time.Time {
 	c.mu.Lock()
-	now := time.Now()
-	var failing []*member
+	defer c.mu.Unlock()
+	next := c.tick
 	for _, m := range c.members {
-		if m.failures > 0 && !m.retryAt.After(now) {
-			failing = append(failing, m)
+		if m.failures > 0 && m.retryAt.Before(next) {
+			next = m.retryAt
 		}
 	}
-	c.mu.Unlock()
-	for _, m := range failing {
-		c.probeEdge(ctx, m)
-	}
+	return next
 }
 
-// probeInUse probes the edge that a flow would take now.
-func (c *Channel) probeInUse(ctx context.Context) {
-	candidates, err := c.candidates()
-	if err != nil {
-		return // all edges wait for the end of their back-off
+// probeEdge finds out whether an edge answers. It is asked for the host of
+// diagnosticUri, if there is one. An edge that is reached and has no answer to
+// that may be waiting for that host, so it is then asked for itself: any answer
+// shows that it is well.
+func (c *Channel) probeEdge(m *member) {
+	var diagnostic string
+	var err error
+	if c.uri != nil {
+		diagnostic, err = c.askDiagnosticHost(m)
 	}
-	result, ok := c.probeEdge(ctx, candidates[0])
-	if !ok || c.opts.Channel.DiagnosticURI == "" {
-		return
+	if c.uri == nil || err != nil && isReached(err) {
+		err = c.askEdge(m)
 	}
-	c.mu.Lock()
-	c.diagnostic = result
-	c.mu.Unlock()
-}
-
-// probeEdge asks an edge for a stream to the host of diagnosticUri, or to the
-// edge itself where the profile names none. Any answer shows that the edge is
-// well: one that does not carry flows to that host may carry all others. What
-// the host then says is returned for people to see.
-func (c *Channel) probeEdge(ctx context.Context, m *member) (diagnostic string, answered bool) {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	target, uri := probeTarget(c.opts.Channel, m.edge)
-	stream, err := m.tunnel.Connect(ctx, target)
-	if ctx.Err() == context.DeadlineExceeded {
-		err = cmp.Or(err, context.Cause(ctx))
+	switch {
+	case c.ctx.Err() != nil: // Close, not the edge, ended the probe
+	case err != nil:
 		c.failed(m, err)
-		return "", false
+	default:
+		c.mu.Lock()
+		c.diagnostic = diagnostic
+		c.mu.Unlock()
 	}
-	if !c.judge(ctx, m, err) || ctx.Err() != nil {
-		return "", false
+}
+
+// askDiagnosticHost asks an edge for the host of diagnosticUri. What comes of
+// it is for people to see; the error says that the edge gave no answer.
+func (c *Channel) askDiagnosticHost(m *member) (diagnostic string, err error) {
+	ctx, cancel := context.WithTimeoutCause(c.ctx, probeTimeout, errNoAnswer)
+	defer cancel()
+	stream, err := m.tunnel.Connect(ctx, authority(c.uri))
+	if !isAnswer(err) {
+		return err.Error(), err
 	}
+	c.answered(m)
 	if err != nil {
-		return err.Error(), true
+		return err.Error(), nil
 	}
 	defer stream.Close()
-	if uri == nil {
-		return "", true
-	}
-	// A stream knows no deadlines: its end is what the context means.
-	stop := context.AfterFunc(ctx, func() { stream.Reset() })
-	defer stop()
-	status, err := c.get(stream, uri)
-	if err != nil {
-		return err.Error(), true
-	}
-	return status, true
+	return c.fetch(ctx, stream), nil
 }
 
-// probeTarget is where a probe of an edge goes.
-func probeTarget(ch policy.Channel, edge policy.Edge) (authority string, uri *url.URL) {
-	uri, err := url.Parse(ch.DiagnosticURI)
-	if err != nil || uri.Hostname() == "" {
-		return address(edge), nil
+// askEdge asks an edge for a stream to itself, and nothing of it.
+func (c *Channel) askEdge(m *member) error {
+	ctx, cancel := context.WithTimeoutCause(c.ctx, probeTimeout, errNoAnswer)
+	defer cancel()
+	stream, err := m.tunnel.Connect(ctx, address(m.edge))
+	if !isAnswer(err) {
+		return err
 	}
-	port := uri.Port()
-	if port == "" {
-		port = map[string]string{"http": "80"}[uri.Scheme]
+	c.answered(m)
+	if err == nil {
+		stream.Close()
 	}
-	return net.JoinHostPort(uri.Hostname(), cmp.Or(port, "443")), uri
+	return nil
 }
 
-// get fetches uri over a stream and returns the status line's text.
-func (c *Channel) get(stream tunnel.Stream, uri *url.URL) (string, error) {
-	var conn io.ReadWriter = stream
-	if uri.Scheme != "http" {
-		secured := tls.Client(streamConn{stream}, &tls.Config{
-			ServerName: uri.Hostname(), RootCAs: c.opts.Roots, MinVersion: tls.VersionTLS12,
-		})
-		if err := secured.Handshake(); err != nil {
-			return "", fmt.Errorf("diagnostic host: %w", err)
-		}
-		conn = secured
-	}
-	request, err := http.NewRequest(http.MethodGet, uri.String(), nil)
-	if err != nil {
-		return "", err
-	}
-	request.Close = true
-	if err := request.Write(conn); err != nil {
-		return "", fmt.Errorf("ask diagnostic host: %w", err)
-	}
-	response, err := http.ReadResponse(bufio.NewReader(conn), request)
-	if err != nil {
-		return "", fmt.Errorf("read answer of diagnostic host: %w", err)
-	}
-	response.Body.Close()
-	return response.Status, nil
+// isReached reports whether err, of a CONNECT without an answer, came after the
+// edge was reached.
+func isReached(err error) bool {
+	stage, ok := errors.AsType[*tunnel.StageError](err)
+	return !ok || stage.Stage >= tunnel.StageConnect
 }
-
-// streamConn lets a stream carry TLS. It has no deadlines and no addresses.
-type streamConn struct{ tunnel.Stream }
-
-func (streamConn) LocalAddr() net.Addr              { return nil }
-func (streamConn) RemoteAddr() net.Addr             { return nil }
-func (streamConn) SetDeadline(time.Time) error      { return nil }
-func (streamConn) SetReadDeadline(time.Time) error  { return nil }
-func (streamConn) SetWriteDeadline(time.Time) error { return nil }
