@@ -254,6 +254,20 @@ func TestCloseEndsTheProbes(t *testing.T) {
 	})
 }
 
+func TestCloseWaitsForTheProbes(t *testing.T) {
+	slow := func(ctx context.Context, authority string) (tunnel.Stream, error) {
+		<-ctx.Done()
+		return after(time.Second, unreached)(ctx, authority)
+	}
+	inBubble(t, options{edges: "a", start: map[string]connect{"a": slow}}, func(t *testing.T, r *rig) {
+		before := time.Now()
+		r.Close()
+		if d := time.Since(before); d != time.Second {
+			t.Errorf("Close took %v, want to wait for the probe that takes 1 s to end", d)
+		}
+	})
+}
+
 func TestCloseClosesEveryTunnel(t *testing.T) {
 	inBubble(t, options{edges: "ab x"}, func(t *testing.T, r *rig) {
 		if err := r.Close(); err != nil {
