@@ -72,6 +72,13 @@ func TestMissingPrivilegeFailsOnlyInCI(t *testing.T) {
 	}
 }
 
+func TestProgramsOfAdministratorsAreFound(t *testing.T) {
+	t.Setenv("PATH", "/nowhere")
+	if got := Program(t, "nft"); !strings.HasSuffix(got, "/sbin/nft") {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestKernelReleasesCompareByNumber(t *testing.T) {
 	for _, test := range []struct {
 		release string

@@ -1,0 +1,101 @@
+package e2e
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/bpfacq/bpfacq/userspace/agent"
+	"github.com/bpfacq/bpfacq/userspace/config"
+	"github.com/bpfacq/bpfacq/userspace/edge"
+)
+
+// agentScenario is the agent with the configuration file of its argument. It
+// prints "ready" when it acquires, reloads at SIGHUP and stops at SIGTERM.
+func agentScenario(args []string, stdout io.Writer) error {
+	c, err := config.Load(args[0])
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	level := new(slog.LevelVar)
+	level.Set(c.Log.Level)
+	return agent.Run(ctx, agent.Options{
+		Config:     c,
+		ConfigPath: args[0],
+		Version:    "v1.2.3",
+		Log:        slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
+		LogLevel:   level,
+		Reload:     hangups(ctx),
+		Ready:      func() { fmt.Fprintln(stdout, "ready") },
+	})
+}
+
+// hangups yields for every SIGHUP until ctx is done.
+func hangups(ctx context.Context) <-chan struct{} {
+	signals, asked := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(signals, syscall.SIGHUP)
+	go func() {
+		for {
+			select {
+			case <-signals:
+			case <-ctx.Done():
+				return
+			}
+			select {
+			case asked <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return asked
+}
+
+// edgeScenario is bpfacq's own edge: its arguments are where it listens, files
+// with its certificate and key, and the destinations that it allows. It prints
+// "ready" when it listens.
+func edgeScenario(args []string, stdout io.Writer) error {
+	certificate, err := tls.LoadX509KeyPair(args[1], args[2])
+	if err != nil {
+		return err
+	}
+	e, err := edge.New(edge.Options{
+		Listen:      args[0],
+		Certificate: certificate,
+		Allow:       args[3:],
+		Resolver:    hosts{diagnosticHost: netip.MustParseAddr(diagnosticAddr)},
+	})
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	l, err := e.Listen(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(stdout, "ready"); err != nil {
+		return err
+	}
+	return e.Serve(ctx, l)
+}
+
+// hosts are the names that an edge knows.
+type hosts map[string]netip.Addr
+
+// LookupNetIP implements edge.Resolver.
+func (h hosts) LookupNetIP(_ context.Context, _, name string) ([]netip.Addr, error) {
+	if addr, ok := h[name]; ok {
+		return []netip.Addr{addr}, nil
+	}
+	return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
+}

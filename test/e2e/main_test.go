@@ -1,0 +1,24 @@
+package e2e
+
+import (
+	"os"
+	"testing"
+
+	"github.com/bpfacq/bpfacq/test/testutil"
+)
+
+func TestMain(m *testing.M) {
+	os.Exit(testutil.Main(m, map[string]testutil.Scenario{
+		"acceptor":   acceptorScenario,
+		"connect":    connectScenario,
+		"storm":      stormScenario,
+		"crowd":      crowdScenario,
+		"connecting": connectingScenario,
+		"probe":      probeScenario,
+		"relay":      relayScenario,
+		"agent":      agentScenario,
+		"edge":       edgeScenario,
+		"exchange":   exchangeScenario,
+		"deferring": deferringScenario, "abort": abortScenario, "press": pressScenario,
+	}))
+}
