@@ -45,9 +45,9 @@ func TestAllowCoversWhatItsRuleSays(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			target, ok := parseTarget(test.target)
+			target, ok := parseAuthority(test.target)
 			if !ok {
-				t.Fatalf("parseTarget(%q) reads nothing", test.target)
+				t.Fatalf("parseAuthority(%q) reads nothing", test.target)
 			}
 			got := target.name != "" && allow.allowsName(target.name, target.port) ||
 				target.addr.IsValid() && allow.allowsAddr(target.addr, target.port)

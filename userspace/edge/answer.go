@@ -40,7 +40,7 @@ func plainAnswer(method, path string) *answer {
 // refuse counts and logs a refusal, and returns what to answer.
 func (e *Edge) refuse(client, authority string, r *refusal) *answer {
 	e.metrics.blocked(r.reason)
-	e.log.Info("refuse flow", slog.String("client", client), slog.String("target", authority),
+	e.log.Info("refuse flow", slog.String("client", client), slog.String("authority", authority),
 		slog.String("reason", r.reason), slog.Int("status", r.status))
 	a := newAnswer(r.status, r.text)
 	a.fields = append(a.fields, hpack.HeaderField{Name: "proxy-status", Value: "bpfacq; error=" + r.proxy})

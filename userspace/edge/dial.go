@@ -33,59 +33,59 @@ type dialer struct {
 	connect   func(context.Context, netip.AddrPort) (*net.TCPConn, error)
 }
 
-// dial returns a connection to the authority. Every address is checked after
+// dial returns a connection to an authority. Every address is checked after
 // resolution and is itself what is dialed, so a name that changes its mind
 // between check and use (DNS rebinding) gains nothing.
-func (d *dialer) dial(ctx context.Context, authority string) (*net.TCPConn, *refusal) {
-	t, ok := parseTarget(authority)
+func (d *dialer) dial(ctx context.Context, text string) (*net.TCPConn, *refusal) {
+	a, ok := parseAuthority(text)
 	if !ok {
-		return nil, badTarget(authority)
+		return nil, badAuthority(text)
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
-	addrs := []netip.Addr{t.addr}
-	if t.name != "" {
+	addrs := []netip.Addr{a.addr}
+	if a.name != "" {
 		var refused *refusal
-		if addrs, refused = d.resolve(ctx, authority, t); refused != nil {
+		if addrs, refused = d.resolve(ctx, a); refused != nil {
 			return nil, refused
 		}
 	}
-	addrs, refused := d.permitted(authority, t, addrs)
+	addrs, refused := d.permitted(a, addrs)
 	if refused != nil {
 		return nil, refused
 	}
-	conn, err := d.race(ctx, addrs[:min(len(addrs), maxAddrs)], t.port)
+	conn, err := d.race(ctx, addrs[:min(len(addrs), maxAddrs)], a.port)
 	if err != nil {
-		return nil, dialRefusal(ctx, authority, err)
+		return nil, dialRefusal(ctx, a.text, err)
 	}
 	return conn, nil
 }
 
-func (d *dialer) resolve(ctx context.Context, authority string, t target) ([]netip.Addr, *refusal) {
-	addrs, err := d.resolver.LookupNetIP(ctx, "ip", t.name)
+func (d *dialer) resolve(ctx context.Context, a authority) ([]netip.Addr, *refusal) {
+	addrs, err := d.resolver.LookupNetIP(ctx, "ip", a.name)
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return nil, gone()
 	case ctx.Err() != nil || isTimeout(err):
-		return nil, unresolvedInTime(authority)
+		return nil, unresolvedInTime(a.text)
 	case err != nil || len(addrs) == 0:
-		return nil, unresolved(authority)
+		return nil, unresolved(a.text)
 	}
 	return addrs, nil
 }
 
 // permitted keeps the addresses that a rule covers and nothing protects.
-func (d *dialer) permitted(authority string, t target, addrs []netip.Addr) ([]netip.Addr, *refusal) {
-	named := t.name != "" && d.allow.allowsName(t.name, t.port)
-	refused := notAllowed(authority)
+func (d *dialer) permitted(a authority, addrs []netip.Addr) ([]netip.Addr, *refusal) {
+	named := a.name != "" && d.allow.allowsName(a.name, a.port)
+	refused := notAllowed(a.text)
 	var kept []netip.Addr
 	for _, addr := range addrs {
 		addr = addr.Unmap()
-		if !named && !d.allow.allowsAddr(addr, t.port) {
+		if !named && !d.allow.allowsAddr(addr, a.port) {
 			continue
 		}
-		if why := d.protection(addr, t.port); why != "" {
-			refused = protected(authority, why)
+		if why := d.protection(addr, a.port); why != "" {
+			refused = protected(a.text, why)
 			continue
 		}
 		kept = append(kept, addr)

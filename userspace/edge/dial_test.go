@@ -154,7 +154,7 @@ func TestDialSaysWhyNot(t *testing.T) {
 		status          int
 		reason, proxy   string
 	}{
-		{"not a target", "192.0.2.1", nil, 400, reasonBadTarget, "http_request_error"},
+		{"not a target", "192.0.2.1", nil, 400, reasonBadAuthority, "http_request_error"},
 		{"address not allowed", "198.51.100.1:80", nil, 403, reasonNotAllowed, "http_request_denied"},
 		{"port not allowed", "192.0.2.1:81", nil, 403, reasonNotAllowed, "http_request_denied"},
 		{"name not allowed", "other.example:80", nil, 403, reasonNotAllowed, "http_request_denied"},

@@ -242,7 +242,7 @@ func (e *Edge) giveSlot() {
 	e.metrics.active.Dec()
 }
 
-// open starts a flow: it checks the token, takes a slot, checks the target and
+// open starts a flow: it checks the token, takes a slot, checks the authority and
 // every address of it, and dials. The caller gives the slot of a connection
 // back when it has closed it.
 func (e *Edge) open(ctx context.Context, authority, authorization string) (*net.TCPConn, *refusal) {

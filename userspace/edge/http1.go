@@ -53,7 +53,7 @@ func (a *answer) write(w http.ResponseWriter) {
 	io.WriteString(w, a.body)
 }
 
-// tunnel is a flow that has its client's connection for itself.
+// tunnel is an HTTP/1.1 connection that has become one flow.
 type tunnel struct {
 	edge   *Edge
 	cancel context.CancelFunc // of the dial

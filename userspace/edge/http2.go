@@ -182,7 +182,10 @@ func (c *connection) receive(frame http2.Frame) error {
 		return c.settings(f)
 	case *http2.PingFrame:
 		if !f.IsAck() {
-			c.control(func() { c.framer.WritePing(true, f.Data) })
+			c.mu.Lock()
+			c.framer.WritePing(true, f.Data)
+			c.hurry()
+			c.mu.Unlock()
 		}
 	case *http2.PushPromiseFrame:
 		return http2.ConnectionError(http2.ErrCodeProtocol)
@@ -270,6 +273,8 @@ func (c *connection) settings(f *http2.SettingsFrame) error {
 		return nil
 	}
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	window := c.initialWindow
 	err := f.ForeachSetting(func(s http2.Setting) error {
 		if err := s.Valid(); err != nil {
 			return err
@@ -277,14 +282,16 @@ func (c *connection) settings(f *http2.SettingsFrame) error {
 		c.sender.set(s)
 		return nil
 	})
-	for _, s := range c.streams {
-		s.opened.Broadcast()
-	}
-	c.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	c.control(func() { c.framer.WriteSettingsAck() })
+	if c.initialWindow > window {
+		for _, s := range c.streams {
+			s.opened.Broadcast()
+		}
+	}
+	c.framer.WriteSettingsAck()
+	c.hurry()
 	return nil
 }
 
@@ -307,6 +314,9 @@ func (c *connection) settleIdle() {
 		return
 	}
 	c.idleSince = time.Now()
+	if cap(c.spare) > maxIdleSpare {
+		c.spare = nil
+	}
 	if c.draining {
 		c.wire.SetReadDeadline(c.idleSince)
 	}

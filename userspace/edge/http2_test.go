@@ -226,52 +226,6 @@ func TestRequestsThatAreNoPlainConnect(t *testing.T) {
 	}
 }
 
-func TestTinyWindowsAreKept(t *testing.T) {
-	target := serveOrigin(t, func(conn *net.TCPConn) { conn.Write(bytes.Repeat([]byte("x"), 1000)) })
-	_, addr, config := serve(t)
-	c := dialClient(t, addr, config, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 7})
-	s := c.connect(target)
-	for got := 0; got < 1000; {
-		n, err := s.Read(make([]byte, 2000))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n > 7 {
-			t.Fatalf("%d bytes arrived in a window of 7", n)
-		}
-		got += n
-		c.mu.Lock()
-		c.framer.WriteWindowUpdate(s.id, uint32(n))
-		c.mu.Unlock()
-	}
-	if n, err := s.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("Read = %d, %v after the end, want EOF", n, err)
-	}
-}
-
-func TestShrunkWindowStopsAStream(t *testing.T) {
-	target := serveOrigin(t, echo)
-	_, addr, config := serve(t)
-	c := dialClient(t, addr, config, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 4})
-	s := c.connect(target)
-	io.WriteString(s, "abcd")
-	if _, err := io.ReadFull(s, make([]byte, 4)); err != nil {
-		t.Fatal(err)
-	}
-	c.mu.Lock()
-	c.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}) // the window is -4 now
-	c.framer.WriteWindowUpdate(s.id, 4)                                               // and 0
-	c.mu.Unlock()
-	io.WriteString(s, "efgh")
-	c.mu.Lock()
-	c.framer.WriteWindowUpdate(s.id, 1)
-	c.mu.Unlock()
-	p := make([]byte, 8)
-	if n, err := s.Read(p); err != nil || string(p[:n]) != "e" {
-		t.Errorf("Read = %q, %v, want the one byte that the window permits", p[:n], err)
-	}
-}
-
 func TestBytesSentBeforeTheAnswerArrive(t *testing.T) {
 	target := serveOrigin(t, echo)
 	_, addr, config := serve(t)

@@ -17,21 +17,21 @@ func (r *refusal) Error() string { return r.text }
 
 // Reasons, one for each way a CONNECT can end before it carries bytes.
 const (
-	reasonAllowed    = "allowed"
-	reasonBadTarget  = "bad-target"
-	reasonToken      = "token"
-	reasonNotAllowed = "not-allowed"
-	reasonProtected  = "protected"
-	reasonName       = "name"
-	reasonDial       = "dial"
-	reasonTimeout    = "timeout"
-	reasonLimit      = "limit"
-	reasonGone       = "gone"
+	reasonAllowed      = "allowed"
+	reasonBadAuthority = "bad-authority"
+	reasonToken        = "token"
+	reasonNotAllowed   = "not-allowed"
+	reasonProtected    = "protected"
+	reasonName         = "name"
+	reasonDial         = "dial"
+	reasonTimeout      = "timeout"
+	reasonLimit        = "limit"
+	reasonGone         = "gone"
 )
 
-func badTarget(authority string) *refusal {
-	return &refusal{http.StatusBadRequest, reasonBadTarget, "http_request_error",
-		fmt.Sprintf("read target %q: want host:port, IPv6 in brackets", authority)}
+func badAuthority(authority string) *refusal {
+	return &refusal{http.StatusBadRequest, reasonBadAuthority, "http_request_error",
+		fmt.Sprintf("read authority %q: want host:port, IPv6 in brackets", authority)}
 }
 
 func notAllowed(authority string) *refusal {

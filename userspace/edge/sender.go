@@ -13,6 +13,9 @@ const (
 	maxQueue    = 256 << 10 // queued bytes at which flows wait
 	maxControl  = 1 << 20   // queued bytes at which the client is given up
 
+	// What a connection without flows keeps of its queue, in bytes.
+	maxIdleSpare = 16 << 10
+
 	// A flow that finds itself writing for others does so this often, then
 	// leaves it to the flusher and goes on with its own bytes.
 	maxRounds = 2
@@ -62,15 +65,7 @@ func (s *sender) set(setting http2.Setting) {
 	}
 }
 
-// control queues what write frames and never waits: the reader calls it.
-func (c *connection) control(write func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	write()
-	c.hurry()
-}
-
-// hurry has the flusher write the queue.
+// hurry has the flusher write the queue: for the reader, which must not wait.
 func (c *connection) hurry() {
 	if len(c.queue) > maxControl {
 		c.fail(errFlood)
@@ -199,9 +194,9 @@ func (c *connection) reserve(s *stream, want int) int {
 			c.flush() // what is queued may be what opens the window
 			continue
 		}
-		s.queueing = wait == &c.room
+		s.waitsRoom = wait == &c.room
 		wait.Wait()
-		s.queueing = false
+		s.waitsRoom = false
 	}
 }
 

@@ -27,7 +27,7 @@ type stream struct {
 	dead       bool      // reset, by either side
 	sendOffset int64     // what the stream may send beyond the client's initial window
 	opened     sync.Cond // it may send again, or is dead
-	queueing   bool      // it waits for room
+	waitsRoom  bool      // it waits for room
 
 	window     int  // what the client may still send
 	fullSize   int  // of the window
@@ -257,7 +257,7 @@ func (c *connection) remove(s *stream) {
 	s.pending = nil
 	s.cancel()
 	s.opened.Broadcast()
-	if s.queueing {
+	if s.waitsRoom {
 		c.room.Broadcast()
 	}
 	c.settleIdle()

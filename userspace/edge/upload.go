@@ -87,13 +87,14 @@ func (s *stream) upload() {
 	if s.dead {
 		return
 	}
-	s.queued = false
+	s.queued, s.pending = false, nil
 	if s.ended {
 		c.endUpload(s)
 	}
 }
 
-// passed lets the client send as many bytes as have gone on. A destination that keeps up earns a bigger window.
+// passed lets the client send as many bytes as have gone on. A destination that
+// keeps up earns a bigger window.
 func (s *stream) passed(n int) {
 	if s.credit += n; s.credit < s.fullSize/2 || s.ended {
 		return

@@ -6,28 +6,29 @@ import (
 	"testing"
 )
 
-func TestParseTargetReadsAuthorities(t *testing.T) {
+func TestParseAuthorityReadsAuthorities(t *testing.T) {
 	tests := []struct {
 		authority string
-		want      target
+		want      authority
 	}{
-		{"192.0.2.1:80", target{addr: netip.MustParseAddr("192.0.2.1"), port: 80}},
-		{"[2001:db8::1]:443", target{addr: netip.MustParseAddr("2001:db8::1"), port: 443}},
-		{"[::ffff:192.0.2.1]:80", target{addr: netip.MustParseAddr("192.0.2.1"), port: 80}},
-		{"Host.Example:65535", target{name: "host.example", port: 65535}},
-		{"host.example.:1", target{name: "host.example", port: 1}},
-		{"_srv.host_1:1", target{name: "_srv.host_1", port: 1}},
-		{"3com:1", target{name: "3com", port: 1}},
-		{"xn--bcher-kva.example:1", target{name: "xn--bcher-kva.example", port: 1}},
+		{"192.0.2.1:80", authority{addr: netip.MustParseAddr("192.0.2.1"), port: 80}},
+		{"[2001:db8::1]:443", authority{addr: netip.MustParseAddr("2001:db8::1"), port: 443}},
+		{"[::ffff:192.0.2.1]:80", authority{addr: netip.MustParseAddr("192.0.2.1"), port: 80}},
+		{"Host.Example:65535", authority{name: "host.example", port: 65535}},
+		{"host.example.:1", authority{name: "host.example", port: 1}},
+		{"_srv.host_1:1", authority{name: "_srv.host_1", port: 1}},
+		{"3com:1", authority{name: "3com", port: 1}},
+		{"xn--bcher-kva.example:1", authority{name: "xn--bcher-kva.example", port: 1}},
 	}
 	for _, test := range tests {
-		if got, ok := parseTarget(test.authority); !ok || got != test.want {
-			t.Errorf("parseTarget(%q) = %+v, %t, want %+v", test.authority, got, ok, test.want)
+		test.want.text = test.authority
+		if got, ok := parseAuthority(test.authority); !ok || got != test.want {
+			t.Errorf("parseAuthority(%q) = %+v, %t, want %+v", test.authority, got, ok, test.want)
 		}
 	}
 }
 
-func TestParseTargetRefusesOtherForms(t *testing.T) {
+func TestParseAuthorityRefusesOtherForms(t *testing.T) {
 	for name, authority := range map[string]string{
 		"empty":                 "",
 		"no port":               "host.example",
@@ -54,26 +55,26 @@ func TestParseTargetRefusesOtherForms(t *testing.T) {
 		"label of 64":           strings.Repeat("a", 64) + ".example:80",
 		"name of 254":           strings.Repeat("a.", 126) + "aa:80",
 	} {
-		if got, ok := parseTarget(authority); ok {
-			t.Errorf("%s: parseTarget(%q) = %+v, want nothing", name, authority, got)
+		if got, ok := parseAuthority(authority); ok {
+			t.Errorf("%s: parseAuthority(%q) = %+v, want nothing", name, authority, got)
 		}
 	}
 }
 
-func FuzzParseTarget(f *testing.F) {
+func FuzzParseAuthority(f *testing.F) {
 	f.Add("192.0.2.1:80")
 	f.Add("[2001:db8::1]:443")
 	f.Add("host.example:1")
 	f.Fuzz(func(t *testing.T, authority string) {
-		got, ok := parseTarget(authority)
+		got, ok := parseAuthority(authority)
 		if !ok {
 			return
 		}
 		if (got.name == "") == !got.addr.IsValid() || got.port == 0 || got.addr.Is4In6() || got.addr.Zone() != "" {
-			t.Fatalf("parseTarget(%q) = %+v", authority, got)
+			t.Fatalf("parseAuthority(%q) = %+v", authority, got)
 		}
 		if _, err := netip.ParseAddr(got.name); err == nil {
-			t.Fatalf("parseTarget(%q) takes an address for a name", authority)
+			t.Fatalf("parseAuthority(%q) takes an address for a name", authority)
 		}
 	})
 }

@@ -5,41 +5,42 @@ import (
 	"strings"
 )
 
-// target is where a CONNECT asks to go: a name or an address.
-type target struct {
+// authority is where a CONNECT asks to go: a name or an address, and a port.
+type authority struct {
+	text string     // as the client wrote it
 	name string     // lower case, without the trailing dot; empty for an address
 	addr netip.Addr // never IPv4-mapped; invalid for a name
 	port uint16     // never 0
 }
 
-// parseTarget reads the authority form of RFC 9112 section 3.2.3:
+// parseAuthority reads the authority form of RFC 9112 section 3.2.3:
 // host ":" port, IPv6 in brackets.
-func parseTarget(authority string) (target, bool) {
-	colon := strings.LastIndexByte(authority, ':')
+func parseAuthority(text string) (authority, bool) {
+	colon := strings.LastIndexByte(text, ':')
 	if colon < 0 {
-		return target{}, false
+		return authority{}, false
 	}
-	host := authority[:colon]
-	port, ok := parsePort(authority[colon+1:])
+	host := text[:colon]
+	port, ok := parsePort(text[colon+1:])
 	if !ok {
-		return target{}, false
+		return authority{}, false
 	}
 	if inner, bracketed := strings.CutPrefix(host, "["); bracketed {
 		inner, closed := strings.CutSuffix(inner, "]")
 		addr, err := netip.ParseAddr(inner)
 		if !closed || err != nil || !addr.Is6() || addr.Zone() != "" {
-			return target{}, false
+			return authority{}, false
 		}
-		return target{addr: addr.Unmap(), port: port}, true
+		return authority{text: text, addr: addr.Unmap(), port: port}, true
 	}
 	if addr, err := netip.ParseAddr(host); err == nil {
-		return target{addr: addr, port: port}, addr.Is4()
+		return authority{text: text, addr: addr, port: port}, addr.Is4()
 	}
 	name := strings.TrimSuffix(host, ".")
 	if !validName(name) {
-		return target{}, false
+		return authority{}, false
 	}
-	return target{name: strings.ToLower(name), port: port}, true
+	return authority{text: text, name: strings.ToLower(name), port: port}, true
 }
 
 // validName reports whether s is a host name in the letters, digits and
