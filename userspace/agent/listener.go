@@ -24,7 +24,11 @@ func (a *Agent) listen(ctx context.Context) (maps.Agent, error) {
 		if err != nil {
 			return maps.Agent{}, fmt.Errorf("read relay.external-listener: %w", err)
 		}
-		self.Port4 = addr.Port()
+		if addr.Addr().Is4() {
+			self.Port4 = addr.Port()
+		} else {
+			self.Port6 = addr.Port()
+		}
 		return self, nil
 	}
 

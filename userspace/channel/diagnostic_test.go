@@ -209,7 +209,7 @@ func TestRefusedDiagnosticHostLeavesTheChannelUp(t *testing.T) {
 	})
 }
 
-func TestWithoutDiagnosticHostTheEdgeIsAskedForItself(t *testing.T) {
+func TestWithoutDiagnosticHostTheEdgeIsAskedForItsLoopback(t *testing.T) {
 	for _, uri := range []string{"", "no URI", "https://", "https:opaque", "http://[::1", "%zz"} {
 		t.Run(uri, func(t *testing.T) {
 			o := options{edges: "a"}
@@ -227,9 +227,9 @@ func TestWithoutDiagnosticHostTheEdgeIsAskedForItself(t *testing.T) {
 	}
 }
 
-func TestEdgeIsAskedForItselfWhereTheHostCannotBeAskedFor(t *testing.T) {
+func TestEdgeIsAskedForItsLoopbackWhereTheHostCannotBeAskedFor(t *testing.T) {
 	picky := func(_ context.Context, authority string) (tunnel.Stream, error) {
-		if authority != "a:443" {
+		if authority != ownLoopback {
 			return nil, errors.New("malformed authority")
 		}
 		return quiet{}, nil

@@ -13,6 +13,11 @@ import (
 // of the answer.
 const probeTimeout = 5 * time.Second
 
+// ownLoopback is what an edge is asked for to see whether it answers at all: a
+// literal, so that its resolver has no part in that, which it refuses by its
+// rules or because nobody listens there.
+const ownLoopback = "127.0.0.1:9"
+
 // probe looks after the edges until Close: at once while no edge is known to
 // answer, those that fail when their pause ends, and those in use at each
 // interval.
@@ -115,11 +120,11 @@ func (c *Channel) askDiagnosticHost(m *member) (diagnostic string, err error) {
 	return c.fetch(ctx, stream), nil
 }
 
-// askEdge asks an edge for a stream to itself, and nothing of it.
+// askEdge asks an edge for an answer, and nothing more.
 func (c *Channel) askEdge(m *member) error {
 	ctx, cancel := context.WithTimeoutCause(c.ctx, probeTimeout, errNoAnswer)
 	defer cancel()
-	stream, err := m.tunnel.Connect(ctx, address(m.edge))
+	stream, err := m.tunnel.Connect(ctx, ownLoopback)
 	if !isAnswer(err) {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"slices"
 	"sync"
 	"testing"
@@ -117,8 +116,8 @@ func (s *stub) times(authority string) []time.Duration {
 
 func (s *stub) flows() int { return len(s.times(host)) }
 
-// probes are when the edge was asked for itself.
-func (s *stub) probes() []time.Duration { return s.times(net.JoinHostPort(s.name, "443")) }
+// probes are when the edge was asked for its own loopback.
+func (s *stub) probes() []time.Duration { return s.times(ownLoopback) }
 
 // rig is a channel of stubs. The primaries are "a", "b" …, the secondaries "x",
 // "y" …; all are well and none names a diagnosticUri unless the test changes

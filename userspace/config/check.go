@@ -88,7 +88,7 @@ func (ck *checker) addrPort(key, value string) (netip.AddrPort, bool) {
 func (ck *checker) edges(e *Edges) {
 	for _, pattern := range e.Allow {
 		if !validPattern(pattern) {
-			ck.reject("edges.allow", pattern, `a host name, an address, or "*." and a host name`)
+			ck.reject("edges.allow", pattern, `a host name, "*." and a host name, an address, or a prefix`)
 		}
 	}
 	ck.optionalPath("edges.ca-file", e.CAFile)
@@ -126,6 +126,9 @@ func (ck *checker) relay(r *Relay) {
 }
 
 func validPattern(s string) bool {
+	if _, err := netip.ParsePrefix(s); err == nil {
+		return true
+	}
 	return validHost(strings.TrimPrefix(s, "*."))
 }
 

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/bpfacq/bpfacq/userspace/flow"
 )
@@ -17,6 +19,10 @@ import (
 // socket's buffers would have taken before the reset arrived.
 const lingerBytes = 256 << 10
 
+// halfClosePause is how long an application that has half-closed is left alone
+// before it is asked whether it is still there.
+const halfClosePause = 30 * time.Second
+
 // carriage is one flow that is being carried. Whatever aborts it cancels its
 // context with the cause, once; the abort follows from that.
 type carriage struct {
@@ -26,6 +32,9 @@ type carriage struct {
 
 	ends     atomic.Uint32 // the bits below
 	deafness error         // of the stream's Write; set before edgeDeaf is
+
+	halfClosePause time.Duration
+	ask            *time.Timer // of the goroutine that reads the application
 }
 
 const (
@@ -47,6 +56,9 @@ func (c *carriage) carry(ctx context.Context) flow.Outcome {
 	toEdge.Go(c.carryToEdge)
 	c.carryToApplication()
 	toEdge.Wait()
+	if c.ask != nil {
+		c.ask.Stop()
+	}
 
 	orderly := stop()
 	if orderly {
@@ -80,7 +92,22 @@ func (c *carriage) carryToEdge() {
 		}
 	default:
 		c.stream.CloseWrite() // an edge that takes no more also ends its own direction
+		c.askAfterHalfClose()
 	}
+}
+
+// askAfterHalfClose finds out, some time after the application's half-close,
+// whether it still reads. One that has closed as a whole looks the same until it
+// is written to, and an edge that does not pass half-closes on never writes: the
+// flow would stay for ever. An application that waits for its answer, however
+// long, answers keep-alives.
+func (c *carriage) askAfterHalfClose() {
+	c.ask = time.AfterFunc(c.halfClosePause, func() {
+		// It fails only when the flow has ended meanwhile.
+		_ = c.conn.SetKeepAliveConfig(net.KeepAliveConfig{
+			Enable: true, Idle: c.halfClosePause, Interval: c.halfClosePause, Count: 3,
+		})
+	})
 }
 
 // linger discards what the application sends, until carryToApplication has

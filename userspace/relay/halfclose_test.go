@@ -2,8 +2,12 @@ package relay
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/bpfacq/bpfacq/userspace/flow"
 )
@@ -144,4 +148,51 @@ func TestStreamWritesToTheApplicationByItselfWhenItCan(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What the keep-alives find is the kernel's: an application that has closed as a
+// whole answers with a reset, once it has left FIN_WAIT2.
+func TestApplicationIsAskedWhetherItIsThereAfterItsHalfClose(t *testing.T) {
+	stream := newTestStream()
+	r := newRig(t, dialFunc(func(context.Context, flow.Record) (Stream, flow.Route, error) {
+		return stream, testRoute, nil
+	}))
+	r.relay.halfClosePause = time.Millisecond
+	app, accepted := r.pair()
+	accepted.SetKeepAlive(false) // as package listen accepts
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.relay.Carry(t.Context(), accepted, testRecord)
+	}()
+	raw, err := accepted.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := func() (on int) {
+		raw.Control(func(fd uintptr) { on, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return on
+	}
+
+	mustWrite(t, app, "ping")
+	wantRead(t, edge{stream}, "ping")
+	if asked() != 0 {
+		t.Error("an application that has not half-closed is asked")
+	}
+	app.CloseWrite()
+	wantEOF(t, edge{stream})
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for limit := time.After(patience); asked() == 0; {
+		select {
+		case <-look.C:
+		case <-limit:
+			t.Fatal("an application that has half-closed is not asked")
+		}
+	}
+	edge{stream}.closeWrite()
+	await(t, "end of the flow", done)
 }

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/bpfacq/bpfacq/userspace/flow"
 )
@@ -67,6 +68,8 @@ type Relay struct {
 	buffers buffers
 	watch   *watch
 
+	halfClosePause time.Duration
+
 	mu       sync.Mutex
 	carried  map[uint64]*carriage // by the flow's ID
 	draining bool
@@ -81,7 +84,9 @@ func New(o Options) (*Relay, error) {
 		flows:   o.Flows,
 		log:     o.Log,
 		carried: make(map[uint64]*carriage),
-		idle:    make(chan struct{}),
+
+		halfClosePause: halfClosePause,
+		idle:           make(chan struct{}),
 	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
@@ -103,8 +108,9 @@ func (r *Relay) Carry(ctx context.Context, conn *net.TCPConn, rec flow.Record) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	c := &carriage{
-		application: application{conn: conn, live: r.flows.Open(rec), buffers: &r.buffers},
-		cancel:      cancel,
+		application:    application{conn: conn, live: r.flows.Open(rec), buffers: &r.buffers},
+		cancel:         cancel,
+		halfClosePause: r.halfClosePause,
 	}
 	r.add(c)
 	outcome := r.carry(ctx, c, rec)
