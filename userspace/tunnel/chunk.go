@@ -1,13 +1,15 @@
 package tunnel
 
-import (
-	"io"
-	"sync"
-)
+import "sync"
 
-// chunkSizes are the sizes of buffers, in bytes. A quiet flow holds one of the
-// smallest at most; the others are lent while bytes flow.
-var chunkSizes = [...]int{2 << 10, 16 << 10, 64 << 10}
+// Receive buffers come in three sizes, in bytes, and are lent while bytes wait to
+// be read: a quiet stream holds none.
+const (
+	smallChunk   = 2 << 10
+	mediumChunk  = 16 << 10
+	largeChunk   = 64 << 10
+	chunkClasses = 3
+)
 
 // bulk is the number of received bytes after which a stream gets the largest
 // chunks.
@@ -18,19 +20,20 @@ type chunk struct {
 	next  *chunk
 	buf   []byte
 	r, w  int
-	class int // index into chunkSizes
+	class int // of its size, from 0
 }
 
 // chunkPool lends chunks.
 type chunkPool struct {
-	classes [len(chunkSizes)]sync.Pool
+	classes [chunkClasses]sync.Pool
 }
 
 func (p *chunkPool) get(class int) *chunk {
 	if k, ok := p.classes[class].Get().(*chunk); ok {
 		return k
 	}
-	return &chunk{buf: make([]byte, chunkSizes[class]), class: class}
+	size := [chunkClasses]int{smallChunk, mediumChunk, largeChunk}[class]
+	return &chunk{buf: make([]byte, size), class: class}
 }
 
 func (p *chunkPool) put(k *chunk) {
@@ -68,7 +71,7 @@ func (b *inbox) reserve(n int) []byte {
 
 func (b *inbox) classFor(n int) int {
 	switch {
-	case b.size == 0 && n <= chunkSizes[0]:
+	case b.size == 0 && n <= smallChunk:
 		return 0
 	case b.total < bulk:
 		return 1
@@ -125,38 +128,4 @@ func (b *inbox) drop() {
 		k = next
 	}
 	b.head, b.tail, b.size = nil, nil, 0
-}
-
-// copyGrowing copies from src to dst until src ends, in a buffer that grows
-// while reads fill it and shrinks when they do not.
-func copyGrowing(dst io.Writer, src io.Reader, pool *chunkPool) (total int64, err error) {
-	k := pool.get(0)
-	defer func() { pool.put(k) }()
-	for {
-		n, rerr := src.Read(k.buf)
-		if n > 0 {
-			m, err := dst.Write(k.buf[:n])
-			total += int64(m)
-			if err != nil {
-				return total, err
-			}
-		}
-		if rerr == io.EOF {
-			return total, nil
-		}
-		if rerr != nil {
-			return total, rerr
-		}
-		class := k.class
-		switch {
-		case n == len(k.buf) && class < len(chunkSizes)-1:
-			class++
-		case class > 0 && n <= chunkSizes[class-1]/2:
-			class--
-		}
-		if class != k.class {
-			pool.put(k)
-			k = pool.get(class)
-		}
-	}
 }

@@ -25,8 +25,11 @@ const (
 	maxHeaderList = 32 << 10 // of an answer, in bytes
 	maxFrameSize  = 64 << 10 // of received frames, in bytes
 
-	// pingPatience is how long an edge may take to answer a PING.
-	pingPatience = 15 * time.Second
+	// pingPatience is how long an edge may take to answer a PING, and
+	// answerPatience to answer a CONNECT before it is asked by PING whether
+	// it is there at all.
+	pingPatience   = 10 * time.Second
+	answerPatience = 3 * time.Second
 
 	// farewellTime bounds sending GOAWAY to an edge that does not read.
 	farewellTime = time.Second
@@ -132,11 +135,8 @@ func (c *h2Conn) connect(ctx context.Context, r request) (*h2Stream, error) {
 	if err != nil {
 		return nil, &StageError{StageConnect, err}
 	}
-	select {
-	case <-s.answered:
-	case <-ctx.Done():
-		s.abort(http2.ErrCodeCancel)
-		return nil, &StageError{StageConnect, context.Cause(ctx)}
+	if err := c.awaitAnswer(ctx, s); err != nil {
+		return nil, &StageError{StageConnect, err}
 	}
 	status, err := s.answer()
 	if err != nil {
@@ -148,6 +148,37 @@ func (c *h2Conn) connect(ctx context.Context, r request) (*h2Stream, error) {
 	refusal := &RefusedError{Status: status, Body: s.snippet(ctx)}
 	s.Close()
 	return nil, refusal
+}
+
+// awaitAnswer waits for an answer to s. A connection that died in silence, as
+// all do when the host's network changes, is found out by the first CONNECT.
+func (c *h2Conn) awaitAnswer(ctx context.Context, s *h2Stream) error {
+	slow := time.NewTimer(answerPatience)
+	defer slow.Stop()
+	for {
+		select {
+		case <-s.answered:
+			return nil
+		case <-slow.C:
+			c.doubt()
+		case <-ctx.Done():
+			s.abort(http2.ErrCodeCancel)
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// doubt asks the edge for a sign of life, unless it is being asked.
+func (c *h2Conn) doubt() {
+	if !c.link.raw.doubt() {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		c.ping()
+		c.kick()
+	}
 }
 
 // open queues the request. tend writes it, since a context may end the wait for
@@ -252,9 +283,10 @@ func (c *h2Conn) leave() {
 		c.written.Wait()
 	}
 	c.framer.WriteGoAway(0, c.goodbye, nil)
+	last := c.queue.b
 	c.mu.Unlock()
 	// Nobody else writes after end.
-	if _, err := c.link.Write(c.queue.b); err != nil {
+	if _, err := c.link.Write(last); err != nil {
 		c.link.raw.Close()
 		return
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 func TestConnectSendsNameAndAuthorization(t *testing.T) {
@@ -143,147 +144,71 @@ func TestConnectGivesUpWithItsContext(t *testing.T) {
 	})
 }
 
-func TestEachDirectionEndsByItself(t *testing.T) {
-	rows := []struct {
-		name string
-		run  func(t *testing.T, p *peer, s Stream)
-	}{
-		{"edge first", func(t *testing.T, p *peer, s Stream) {
-			p.WriteData(1, true, []byte("bye"))
-			got, err := io.ReadAll(s)
-			if string(got) != "bye" || err != nil {
-				t.Errorf("read %q, %v", got, err)
-			}
-			if _, err := s.Write([]byte("on")); err != nil {
-				t.Error(err)
-			}
-			if got, ended := p.data(1); string(got) != "on" || ended {
-				t.Errorf("edge got %q, ended %v", got, ended)
-			}
-			s.CloseWrite()
-		}},
-		{"application first", func(t *testing.T, p *peer, s Stream) {
-			s.Write([]byte("bye"))
-			s.CloseWrite()
-			if got, ended := p.data(1); string(got) != "bye" || !ended {
-				t.Errorf("edge got %q, ended %v", got, ended)
-			}
-			if _, err := s.Write([]byte("x")); err == nil {
-				t.Error("write after CloseWrite")
-			}
-			p.WriteData(1, true, []byte("on"))
-			if got, err := io.ReadAll(s); string(got) != "on" || err != nil {
-				t.Errorf("read %q, %v", got, err)
-			}
-		}},
-		{"edge with trailers", func(t *testing.T, p *peer, s Stream) {
-			p.WriteData(1, false, []byte("bye"))
-			p.block.Reset()
-			p.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndStream: true, EndHeaders: true})
-			if got, err := io.ReadAll(s); string(got) != "bye" || err != nil {
-				t.Errorf("read %q, %v", got, err)
-			}
-			s.CloseWrite()
-		}},
-		{"edge needs no more of ours", func(t *testing.T, p *peer, s Stream) {
-			p.WriteData(1, true, []byte("bye"))
-			p.WriteRSTStream(1, http2.ErrCodeNo)
-			synctest.Wait()
-			if got, err := io.ReadAll(s); string(got) != "bye" || err != nil {
-				t.Errorf("read %q, %v", got, err)
-			}
-			if _, err := s.Write([]byte("x")); !errors.Is(err, ErrReset) {
-				t.Errorf("write error %v", err)
-			}
-		}},
-	}
-	for _, row := range rows {
-		t.Run(row.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				_, p, s := open(t)
-				row.run(t, p, s)
-				if err := s.Close(); err != nil {
-					t.Error(err)
-				}
-				p.expectNone(http2.FrameRSTStream)
-				p.expectNone(http2.FrameGoAway)
-			})
-		})
-	}
-}
-
-func TestResetOfTheEdgeIsSeenAfterItsBytes(t *testing.T) {
+func TestHeaderTableOfTheEdgeIsRespected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, p, s := open(t)
-		p.WriteData(1, false, []byte("last"))
-		p.WriteRSTStream(1, http2.ErrCodeConnect)
-		synctest.Wait()
-		got, err := io.ReadAll(s)
-		if string(got) != "last" || !errors.Is(err, ErrReset) {
-			t.Errorf("read %q, %v", got, err)
+		tun, p, _ := open(t, http2.Setting{ID: http2.SettingHeaderTableSize, Val: 0})
+		start(t.Context(), tun, "host.example:443")
+		f := p.expect(http2.FrameHeaders)
+		decoder := hpack.NewDecoder(0, nil)
+		decoder.SetAllowedMaxDynamicTableSize(0)
+		if fields, err := decoder.DecodeFull(f.payload); err != nil || len(fields) != 2 {
+			t.Errorf("fields %v, %v", fields, err)
 		}
-		if _, err := s.Write([]byte("x")); !errors.Is(err, ErrReset) {
-			t.Errorf("write error %v", err)
-		}
-		s.Close()
-		p.expectNone(http2.FrameRSTStream)
 	})
 }
 
-func TestReleasingAStreamTellsTheEdge(t *testing.T) {
-	rows := []struct {
-		name    string
-		release func(s Stream)
-		want    http2.ErrCode
-	}{
-		{"Reset", func(s Stream) { s.Reset() }, http2.ErrCodeConnect},
-		{"Close", func(s Stream) { s.Close() }, http2.ErrCodeCancel},
-		{"CloseWrite and Close", func(s Stream) { s.CloseWrite(); s.Close() }, http2.ErrCodeCancel},
-		{"Reset twice", func(s Stream) { s.Reset(); s.Reset(); s.Close() }, http2.ErrCodeConnect},
-	}
-	for _, row := range rows {
-		t.Run(row.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				_, p, s := open(t)
-				p.WriteData(1, false, []byte("x"))
-				io.ReadFull(s, make([]byte, 1))
-				reading := make(chan error, 1)
-				go func() {
-					_, err := s.Read(make([]byte, 1))
-					reading <- err
-				}()
-				synctest.Wait()
-				row.release(s)
-				if err := <-reading; !errors.Is(err, net.ErrClosed) {
-					t.Errorf("blocked Read returned %v", err)
-				}
-				if _, err := s.Write([]byte("x")); err == nil {
-					t.Error("Write succeeded")
-				}
-				if got := p.expectCode(http2.FrameRSTStream); got != row.want {
-					t.Errorf("RST_STREAM with %v, want %v", got, row.want)
-				}
-				p.expectNone(http2.FrameRSTStream)
-				p.expectNone(http2.FrameGoAway)
-			})
-		})
-	}
+func TestRoundTripIsMeasured(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		edge := newFakeEdge("h2")
+		tun := New(edge.options())
+		defer tun.Close()
+		start(t.Context(), tun, "host.example:443")
+		p := edge.acceptHTTP2(t)
+		defer p.close()
+		c := tun.pool.conns[0]
+		for _, row := range []struct{ wait, want time.Duration }{
+			{80 * time.Millisecond, 80 * time.Millisecond},
+			{20 * time.Millisecond, 20 * time.Millisecond},
+			{time.Second, 20 * time.Millisecond},
+		} {
+			f := p.expect(http2.FramePing)
+			time.Sleep(row.wait)
+			p.WritePing(true, [8]byte(f.payload))
+			p.WritePing(true, [8]byte(f.payload)) // answers nothing
+			synctest.Wait()
+			c.mu.Lock()
+			if c.rtt != row.want {
+				t.Errorf("round trip %v, want %v", c.rtt, row.want)
+			}
+			c.ping()
+			c.kick()
+			c.mu.Unlock()
+		}
+	})
 }
 
-func TestReleasedStreamHoldsNothing(t *testing.T) {
+func TestConnectionOutOfStreamNumbersIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, p, s := open(t)
-		sendData(p, 1, streamWindow)
+		tun, p, s := open(t)
+		c := tun.pool.conns[0]
+		c.mu.Lock()
+		c.nextID = maxStreamID
+		c.mu.Unlock()
+		last := start(t.Context(), tun, "a.example:1")
+		p.answer(p.expect(http2.FrameHeaders).StreamID, false, "200")
 		synctest.Wait()
+		next := start(t.Context(), tun, "b.example:1")
+		second := p.edge.acceptHTTP2(t)
+		defer second.close()
+		second.answer(second.expect(http2.FrameHeaders).StreamID, false, "200")
+		synctest.Wait()
+		if last.err != nil || next.err != nil || !next.done {
+			t.Errorf("errors %v, %v", last.err, next.err)
+		}
+		p.expectNone(http2.FrameGoAway)
 		s.Close()
-		if in := &s.(*h2Stream).inbox; in.size != 0 || in.head != nil {
-			t.Errorf("%d bytes are held", in.size)
-		}
-		p.WriteData(1, false, []byte("more"))
-		synctest.Wait()
-		if in := &s.(*h2Stream).inbox; in.size != 0 || in.head != nil {
-			t.Errorf("%d bytes are held", in.size)
-		}
+		last.stream.Close()
+		p.expect(http2.FrameGoAway)
 	})
 }
 
@@ -347,11 +272,51 @@ func TestSilentEdgeIsAskedAndThenLeft(t *testing.T) {
 	})
 }
 
+func TestConnectFindsADeadConnectionOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tun, p, _ := open(t)
+		begin := time.Now()
+		a := start(t.Context(), tun, "a.example:1")
+		b := start(t.Context(), tun, "b.example:1")
+		second := p.edge.acceptHTTP2(t)
+		defer second.close()
+		for range 2 {
+			second.answer(second.expect(http2.FrameHeaders).StreamID, false, "200")
+		}
+		if synctest.Wait(); !a.done || a.err != nil || !b.done || b.err != nil {
+			t.Errorf("errors %v, %v", a.err, b.err)
+		}
+		if waited := time.Since(begin); waited != answerPatience+pingPatience {
+			t.Errorf("found out after %v", waited)
+		}
+		p.expect(http2.FramePing)
+		p.expectNone(http2.FramePing)
+	})
+}
+
+func TestConnectWaitsForAnEdgeThatIsAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tun, p, _ := open(t)
+		a := start(t.Context(), tun, "slow.example:1")
+		id := p.expect(http2.FrameHeaders).StreamID
+		for range 20 {
+			time.Sleep(9 * time.Second)
+			for f, ok := p.next(http2.FramePing); ok; f, ok = p.next(http2.FramePing) {
+				p.WritePing(true, [8]byte(f.payload))
+			}
+		}
+		p.answer(id, false, "200")
+		if synctest.Wait(); !a.done || a.err != nil {
+			t.Errorf("done %v, error %v", a.done, a.err)
+		}
+	})
+}
+
 func TestQuietStreamOfALiveEdgeStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, p, s := open(t)
 		for range 1000 {
-			time.Sleep(10 * time.Second)
+			time.Sleep(9 * time.Second)
 			for {
 				f, ok := p.next(http2.FramePing)
 				if !ok {

@@ -118,7 +118,7 @@ func (c *h2Conn) breakOff(err error) error {
 	before := len(c.queue.b)
 	c.framer.WriteRSTStream(s.id, broken.Code)
 	s.fail(fmt.Errorf("%w: %w", ErrReset, cmp.Or(broken.Cause, errMalformed)))
-	return c.answered(before)
+	return c.answerQueued(before)
 }
 
 // readData takes in a DATA frame, straight into the stream's inbox.
@@ -276,7 +276,7 @@ func (c *h2Conn) onSettings(f *http2.SettingsFrame) error {
 	if err := c.idleFrame(); err != nil || f.IsAck() {
 		return err
 	}
-	if f.NumSettings() > maxSettings || f.HasDuplicates() {
+	if f.NumSettings() > maxSettings {
 		return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
 	}
 	if err := f.ForeachSetting(c.set); err != nil {
@@ -284,7 +284,7 @@ func (c *h2Conn) onSettings(f *http2.SettingsFrame) error {
 	}
 	before := len(c.queue.b)
 	c.framer.WriteSettingsAck()
-	return c.answered(before)
+	return c.answerQueued(before)
 }
 
 // maxSettings bounds one SETTINGS frame. RFC 9113 and its extensions know about
@@ -326,7 +326,7 @@ func (c *h2Conn) onPing(f *http2.PingFrame) error {
 	if !f.IsAck() {
 		before := len(c.queue.b)
 		c.framer.WritePing(true, f.Data)
-		return c.answered(before)
+		return c.answerQueued(before)
 	}
 	if rtt := time.Since(c.pinged); !c.pinged.IsZero() && (c.rtt == 0 || rtt < c.rtt) {
 		c.rtt = rtt

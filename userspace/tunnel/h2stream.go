@@ -16,7 +16,6 @@ type h2Stream struct {
 	conn     *h2Conn
 	id       uint32
 	answered chan struct{} // closed when status or err is known
-	reading  sync.Mutex    // held by Read and WriteTo
 	sending  sync.Mutex    // held by Write and CloseWrite
 	readable sync.Cond
 	writable sync.Cond
@@ -39,7 +38,7 @@ func newH2Stream(c *h2Conn, id uint32) *h2Stream {
 		id:       id,
 		answered: make(chan struct{}),
 		window:   c.initial,
-		inbox:    inbox{pool: c.pool.chunks},
+		inbox:    inbox{pool: &c.pool.chunks},
 		receive:  window{size: streamWindow, left: streamWindow},
 	}
 	s.readable.L = &c.mu
@@ -69,8 +68,6 @@ func (s *h2Stream) snippet(ctx context.Context) string {
 
 // Read implements Stream.
 func (s *h2Stream) Read(p []byte) (int, error) {
-	s.reading.Lock()
-	defer s.reading.Unlock()
 	b, err := s.next()
 	if err != nil {
 		return 0, err
@@ -82,8 +79,6 @@ func (s *h2Stream) Read(p []byte) (int, error) {
 
 // WriteTo implements io.WriterTo. It hands w the receive buffer itself.
 func (s *h2Stream) WriteTo(w io.Writer) (total int64, err error) {
-	s.reading.Lock()
-	defer s.reading.Unlock()
 	for {
 		b, err := s.next()
 		if err == io.EOF {
@@ -120,8 +115,8 @@ func (s *h2Stream) next() ([]byte, error) {
 	}
 }
 
-// consume gives n bytes of what next returned back, and tells the edge when
-// enough of them add up.
+// consume gives n bytes of what next returned back, and has tend tell the edge
+// when enough of them add up: a reader does not wait for writes.
 func (s *h2Stream) consume(n int) {
 	c := s.conn
 	c.mu.Lock()
@@ -132,7 +127,7 @@ func (s *h2Stream) consume(n int) {
 	}
 	if raise := s.receive.read(n, cmp.Or(c.rtt, assumedRTT), &c.budget); raise > 0 {
 		c.framer.WriteWindowUpdate(s.id, uint32(raise))
-		c.flush()
+		c.kick()
 	}
 }
 
@@ -153,11 +148,6 @@ func (s *h2Stream) Write(p []byte) (total int, err error) {
 		}
 	}
 	return total, nil
-}
-
-// ReadFrom implements io.ReaderFrom, with a buffer that follows the use.
-func (s *h2Stream) ReadFrom(r io.Reader) (int64, error) {
-	return copyGrowing(s, r, s.inbox.pool)
 }
 
 // CloseWrite implements Stream.

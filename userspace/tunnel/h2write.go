@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"encoding/binary"
+	"runtime"
 	"slices"
 
 	"golang.org/x/net/http2"
@@ -12,6 +13,9 @@ const (
 	// maxQueue is how many bytes may wait while others are being written.
 	// DATA waits for room; what is not DATA is bounded by what causes it.
 	maxQueue = 64 << 10
+
+	// shortQueue is how many queued bytes are worth waiting for more.
+	shortQueue = 4 << 10
 
 	// maxAnswers is how many bytes of answers may wait, to an edge that
 	// asks and does not read.
@@ -33,10 +37,26 @@ func (c *h2Conn) flush() {
 	if c.writing || c.err != nil || len(c.queue.b) == 0 {
 		return
 	}
+	c.gather()
 	c.writeQueue()
 	if len(c.queue.b) > 0 {
 		c.kick()
 	}
+}
+
+// gather gives other streams that have something to say the time to queue it: a
+// system call and a TLS record for several frames cost hardly more than for one.
+// Where nobody is ready to run it returns at once. c.mu is held, but not
+// meanwhile.
+func (c *h2Conn) gather() {
+	if len(c.streams) < 2 || len(c.queue.b) >= shortQueue {
+		return
+	}
+	c.writing = true
+	c.mu.Unlock()
+	runtime.Gosched()
+	c.mu.Lock()
+	c.writing = false
 }
 
 // writeQueue writes what is queued now. c.mu is held, but not during the write.
@@ -74,6 +94,7 @@ func (c *h2Conn) tend() {
 		case <-c.kicked:
 			c.mu.Lock()
 			for !c.writing && c.err == nil && len(c.queue.b) > 0 {
+				c.gather()
 				c.writeQueue()
 			}
 			c.mu.Unlock()
@@ -84,10 +105,10 @@ func (c *h2Conn) tend() {
 	}
 }
 
-// answered accounts for n bytes that were queued because the edge wanted so,
-// and reports whether that is still within reason. It runs in the reader, so
-// it leaves the writing to tend. c.mu is held.
-func (c *h2Conn) answered(before int) error {
+// answerQueued accounts for what was queued since before, because the edge asked
+// for it. The error says that the edge asks and does not read. It runs in the
+// reader, so it leaves the writing to tend. c.mu is held.
+func (c *h2Conn) answerQueued(before int) error {
 	c.answers += len(c.queue.b) - before
 	if c.answers > maxAnswers {
 		return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)

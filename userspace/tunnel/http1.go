@@ -111,20 +111,10 @@ func (s *h1Stream) Read(p []byte) (int, error) {
 	return n, s.broken(err)
 }
 
-// WriteTo implements io.WriterTo, with a buffer that follows the use.
-func (s *h1Stream) WriteTo(w io.Writer) (int64, error) {
-	return copyGrowing(w, s, s.tunnel.chunks)
-}
-
 // Write implements Stream.
 func (s *h1Stream) Write(p []byte) (int, error) {
 	n, err := s.link.Write(p)
 	return n, s.broken(err)
-}
-
-// ReadFrom implements io.ReaderFrom, with a buffer that follows the use.
-func (s *h1Stream) ReadFrom(r io.Reader) (int64, error) {
-	return copyGrowing(s, r, s.tunnel.chunks)
 }
 
 // broken is the stream's error for one of the link.

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net"
 	"os"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -84,16 +86,18 @@ func (d *dialer) open(ctx context.Context) (*link, error) {
 
 // pulse notices when nothing comes from the edge any more. It lies under TLS,
 // which must not see the deadlines, and needs neither goroutine nor timer: the
-// deadline is set once per interval, not per read. It belongs to the reader.
+// reader's deadline is set once per interval, not per read.
 type pulse struct {
 	net.Conn
 
 	ask      func() error // asks the edge for a sign of life; nil before watch
 	interval time.Duration
 	patience time.Duration // for the sign of life
+	heard    atomic.Bool   // since the deadline was set
 
-	heard bool // since the deadline was set
-	asked bool
+	mu       sync.Mutex // held while asking, so taken before a connection's
+	deadline time.Time
+	asked    bool
 }
 
 // watch starts to call ask after an interval of silence, in the goroutine that
@@ -101,15 +105,37 @@ type pulse struct {
 // ask returns an error, Read returns that.
 func (p *pulse) watch(interval, patience time.Duration, ask func() error) error {
 	p.ask, p.interval, p.patience = ask, interval, patience
-	return p.SetReadDeadline(time.Now().Add(interval))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.listen(interval)
+}
+
+// listen gives the edge some time to be heard. p.mu is held.
+func (p *pulse) listen(span time.Duration) error {
+	p.heard.Store(false)
+	p.deadline = time.Now().Add(span)
+	return p.SetReadDeadline(p.deadline)
+}
+
+// doubt ends the interval early: the edge has to be heard within patience. The
+// caller asks it, unless doubt returns false because it is being asked.
+func (p *pulse) doubt() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.asked {
+		return false
+	}
+	p.asked = true
+	p.listen(p.patience) // an error would be the reader's too
+	return true
 }
 
 // Read reads, and watches for silence.
 func (p *pulse) Read(b []byte) (int, error) {
 	for {
 		n, err := p.Conn.Read(b)
-		if n > 0 {
-			p.heard = true
+		if n > 0 && !p.heard.Load() {
+			p.heard.Store(true)
 		}
 		if p.ask == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
@@ -122,18 +148,20 @@ func (p *pulse) Read(b []byte) (int, error) {
 
 // silence decides what a deadline that has passed means, and sets the next.
 func (p *pulse) silence() error {
-	next := p.interval
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	switch {
-	case p.heard:
-		p.heard, p.asked = false, false
+	case time.Now().Before(p.deadline): // doubt has set a new one
+		return p.SetReadDeadline(p.deadline)
+	case p.heard.Load():
+		p.asked = false
+		return p.listen(p.interval)
 	case p.asked:
 		return errSilent
-	default:
-		if err := p.ask(); err != nil {
-			return err
-		}
-		p.asked = true
-		next = p.patience
 	}
-	return p.SetReadDeadline(time.Now().Add(next))
+	if err := p.ask(); err != nil {
+		return err
+	}
+	p.asked = true
+	return p.listen(p.patience)
 }

@@ -52,6 +52,7 @@ type fakeEdge struct {
 	protocols []string      // for ALPN
 	dials     chan net.Conn // the edge's ends
 	refuse    error         // what dialing returns, if not nil
+	version   uint16        // of TLS, at most; zero is the newest
 }
 
 func newFakeEdge(protocols ...string) *fakeEdge {
@@ -83,6 +84,8 @@ func (e *fakeEdge) accept(t testing.TB) *tls.Conn {
 	conn := tls.Server(<-e.dials, &tls.Config{
 		Certificates: []tls.Certificate{cert},
 		NextProtos:   e.protocols,
+		MinVersion:   tls.VersionTLS10,
+		MaxVersion:   e.version,
 		// A pipe holds nothing: tickets, which the client does not read
 		// before it has sent its Finished, would never leave.
 		SessionTicketsDisabled: true,

@@ -27,11 +27,11 @@ const (
 // pool spreads streams over connections. What an edge speaks decides what it
 // hands out: a shared HTTP/2 connection, or an HTTP/1.1 link of one's own.
 //
-// Locks: an h2Conn may call freed and gone with its own lock held. Under the
-// pool's lock, therefore, only the atomics of a connection are used.
+// Locks: an h2Conn may call the pool with its own lock held. Under the pool's
+// lock, therefore, only the atomics of a connection are used.
 type pool struct {
 	dialer     *dialer
-	chunks     *chunkPool
+	chunks     chunkPool
 	size       int // connections that are kept
 	keepAlive  time.Duration
 	log        *slog.Logger
@@ -40,9 +40,9 @@ type pool struct {
 	ctx    context.Context // of dials; ends with close
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
-	queue  queue // callers of acquire who wait
 
 	mu       sync.Mutex
+	queue    queue // callers of acquire who wait
 	closed   bool
 	http1    bool // what the last handshake chose
 	conns    []*h2Conn
@@ -53,11 +53,10 @@ type pool struct {
 	resume   time.Time
 }
 
-func newPool(d *dialer, chunks *chunkPool, o Options) *pool {
+func newPool(d *dialer, o Options) *pool {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &pool{
 		dialer:     d,
-		chunks:     chunks,
 		size:       o.Connections,
 		keepAlive:  o.KeepAlive,
 		log:        o.Log.With(slog.String("edge", o.Address)),

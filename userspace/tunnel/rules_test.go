@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"strings"
@@ -59,6 +60,7 @@ func TestEdgeThatBreaksTheProtocol(t *testing.T) {
 		{"SETTINGS_MAX_FRAME_SIZE too small", raw(http2.FrameSettings, 0, 0, setting(http2.SettingMaxFrameSize, 1000)), goAway, http2.ErrCodeProtocol},
 		{"SETTINGS_ENABLE_PUSH of 2", raw(http2.FrameSettings, 0, 0, setting(http2.SettingEnablePush, 2)), goAway, http2.ErrCodeProtocol},
 		{"SETTINGS of 5 bytes", raw(http2.FrameSettings, 0, 0, make([]byte, 5)), goAway, http2.ErrCodeFrameSize},
+		{"SETTINGS of more than any edge has", raw(http2.FrameSettings, 0, 0, bytes.Repeat(setting(0xff, 0), maxSettings+1)), goAway, http2.ErrCodeEnhanceYourCalm},
 		{"SETTINGS on a stream", raw(http2.FrameSettings, 0, 1, nil), goAway, http2.ErrCodeProtocol},
 		{"answer to SETTINGS with a payload", raw(http2.FrameSettings, http2.FlagSettingsAck, 0, setting(http2.SettingEnablePush, 0)), goAway, http2.ErrCodeFrameSize},
 		{"PING of 7 bytes", raw(http2.FramePing, 0, 0, make([]byte, 7)), goAway, http2.ErrCodeFrameSize},

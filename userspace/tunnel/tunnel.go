@@ -27,10 +27,9 @@ import (
 // Stream is one CONNECT through an edge: a flow of bytes each way, each of
 // which ends by itself.
 //
-// One goroutine may read while another writes; Reset and Close may come from
-// any, and end both. The streams of this package are also [io.WriterTo] and
-// [io.ReaderFrom], with buffers that follow the use and need none of the
-// caller's.
+// One goroutine may read while others write; Reset and Close may come from any.
+// Over HTTP/2 it is also an [io.WriterTo], which hands out the receive buffer
+// itself: that saves a copy, and a buffer to wait with.
 type Stream interface {
 	// Read returns io.EOF after the edge ended its direction in order, an
 	// error that matches ErrReset when the edge, or the connection to it,
@@ -45,7 +44,9 @@ type Stream interface {
 	// close_notify and a TCP FIN over HTTP/1.1.
 	CloseWrite() error
 
-	// Reset breaks the stream off at once: RST_STREAM or a TCP RST.
+	// Reset breaks the stream off at once: RST_STREAM or a TCP RST. It ends
+	// a Read or Write that waits; one that is handing bytes of its
+	// connection to the kernel does that first.
 	Reset() error
 
 	// Close releases the stream. One that is not ended in both directions
@@ -108,7 +109,6 @@ const connectAttempts = 3
 // Tunnel reaches one edge. Its methods may be called concurrently.
 type Tunnel struct {
 	authorization func() string
-	chunks        *chunkPool
 	pool          *pool
 
 	mu     sync.Mutex
@@ -134,11 +134,9 @@ func New(o Options) *Tunnel {
 	if o.Authorization == nil {
 		o.Authorization = func() string { return "" }
 	}
-	chunks := new(chunkPool)
 	return &Tunnel{
 		authorization: o.Authorization,
-		chunks:        chunks,
-		pool:          newPool(newDialer(o), chunks, o),
+		pool:          newPool(newDialer(o), o),
 		live:          make(map[*h1Stream]struct{}),
 	}
 }

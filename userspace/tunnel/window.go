@@ -20,9 +20,9 @@ const (
 	// assumedRTT serves until the first PING is answered.
 	assumedRTT = 50 * time.Millisecond
 
-	// minRTT keeps the time that goroutines need to run on a busy host from
-	// being taken for the edge's slowness.
-	minRTT = time.Millisecond
+	// minRTT is about what both ends need to run when their hosts are busy,
+	// which no PING that was answered at once tells.
+	minRTT = 10 * time.Millisecond
 )
 
 // window is the receive window of a stream.
