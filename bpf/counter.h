@@ -21,7 +21,7 @@ enum counter {
 
 	COUNTER_HANDOFF_OFFERED,   /* record left for the listener */
 	COUNTER_HANDOFF_TAKEN,	   /* record moved to an accepted socket */
-	COUNTER_HANDOFF_WITHDRAWN, /* connect() given up before the handshake ended */
+	COUNTER_HANDOFF_WITHDRAWN, /* client closed before the listener took its record */
 	COUNTER_HANDOFF_MISSED,	   /* the listener was reached without a record */
 
 	COUNTER_BUG_POLICY_TORN,    /* a map of the active generation lacks an entry */

@@ -109,12 +109,14 @@ static __always_inline enum verdict exempt(struct bpf_sock_addr *ctx, const stru
 {
 	struct stamp *stamp = bpf_sk_storage_get(&bpfacq_exempt, ctx->sk, NULL, 0);
 
-	if (stamp) {
+	if (stamp)
 		stamp->netns_cookie = netns_cookie;
-		return pass(COUNTER_PASS_EXEMPT);
-	}
 	if (ctx->protocol != IPPROTO_TCP)
 		return VERDICT_PASS;
+	if (stamp)
+		return pass(COUNTER_PASS_EXEMPT);
+	if (!agent->netns_cookie)
+		return pass(COUNTER_PASS_INACTIVE);
 	if (netns_cookie != agent->netns_cookie)
 		return pass(COUNTER_PASS_FOREIGN);
 	if (is_bound(ctx))
@@ -123,11 +125,22 @@ static __always_inline enum verdict exempt(struct bpf_sock_addr *ctx, const stru
 }
 
 /*
- * The whole decision for one connect(). listener is the port that would carry
- * the flow; the record of an acquired flow is in place when this returns.
+ * The lease is read before the port. An agent that announces itself ends the
+ * lease of its predecessor, writes its ports and then grants its own: whoever
+ * sees that one sees those ports.
+ */
+static __always_inline bool is_served(const struct agent *agent, const __be16 *listener)
+{
+	return bpf_ktime_get_ns() <= *(volatile __u64 *)&agent->lease_until && *(volatile __be16 *)listener;
+}
+
+/*
+ * The whole decision for one connect(). listener is where the port stands that
+ * would carry the flow; the record of an acquired flow is in place when this
+ * returns.
  */
 static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, const struct destination *dst,
-					   const struct agent *agent, __be16 listener)
+					   const struct agent *agent, const __be16 *listener)
 {
 	__u64 netns_cookie = bpf_get_netns_cookie(ctx);
 	enum verdict verdict = exempt(ctx, agent, netns_cookie);
@@ -148,7 +161,7 @@ static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, const stru
 	if (entry->action != ACTION_TUNNEL)
 		return pass(COUNTER_PASS_BYPASS);
 
-	if (!listener || bpf_ktime_get_ns() > *(volatile __u64 *)&agent->lease_until)
+	if (!is_served(agent, listener))
 		return harden(entry);
 	if (!remember(ctx, dst, entry, generation, netns_cookie)) {
 		count(COUNTER_BUG_CLIENT_STORAGE);
@@ -241,14 +254,24 @@ static __always_inline void handoff_offer(struct bpf_sock_ops *ctx)
 		count(COUNTER_BUG_FLAGS);
 }
 
+/* At another address the listener's port is somebody else's. */
+static __always_inline bool is_at_listener(const struct bpf_sock_ops *ctx, const struct agent *agent)
+{
+	__be16 port = bpf_htons(ctx->local_port);
+
+	if (ctx->family == AF_INET || ctx->local_ip6[2] == bpf_htonl(0xffff))
+		return port == agent->port4 && ctx->local_ip4 == bpf_htonl(INADDR_LOOPBACK);
+	return port == agent->port6 && !ctx->local_ip6[0] && !ctx->local_ip6[1] && !ctx->local_ip6[2] &&
+	       ctx->local_ip6[3] == bpf_htonl(1);
+}
+
 /* The accepted socket exists and accept() cannot have returned it: give it the record. */
 static __always_inline void handoff_take(struct bpf_sock_ops *ctx)
 {
 	const struct agent *agent = agent_state();
-	__be16 listener = bpf_htons(ctx->local_port);
 	struct bpf_sock *sk = ctx->sk;
 
-	if (!agent || !sk || !listener || (listener != agent->port4 && listener != agent->port6))
+	if (!agent || !sk || !is_at_listener(ctx, agent))
 		return;
 	/*
 	 * Where sockops cannot tell the namespace, another one's socket with the
@@ -272,7 +295,12 @@ static __always_inline void handoff_take(struct bpf_sock_ops *ctx)
 	bpf_map_delete_elem(&bpfacq_handoff, &key);
 }
 
-/* connect() was given up. The cookie keeps a late call away from a successor's entry. */
+/*
+ * The client is closed. Whatever state it was in, the listener may not have seen
+ * the end of the handshake: a full queue or TCP_DEFER_ACCEPT lets the client
+ * believe in a connection that never becomes a socket. The cookie keeps a late
+ * call away from a successor's entry.
+ */
 static __always_inline void handoff_withdraw(struct bpf_sock_ops *ctx)
 {
 	struct handoff_key key = {};
@@ -295,7 +323,7 @@ int bpfacq_connect4(struct bpf_sock_addr *ctx)
 		return ANSWER_PROCEED;
 	map4(dst.addr, ctx->user_ip4);
 
-	enum verdict verdict = decide(ctx, &dst, agent, agent->port4);
+	enum verdict verdict = decide(ctx, &dst, agent, &agent->port4);
 	if (verdict == VERDICT_ACQUIRE) {
 		ctx->user_ip4 = bpf_htonl(INADDR_LOOPBACK);
 		ctx->user_port = agent->port4;
@@ -319,14 +347,14 @@ int bpfacq_connect6(struct bpf_sock_addr *ctx)
 
 	/* IPv4 destinations, and hosts whose loopback has no ::1, reach the IPv4 listener. */
 	bool via4 = is_mapped4(dst.addr) || !agent->port6;
-	__be16 listener = via4 ? agent->port4 : agent->port6;
+	const __be16 *listener = via4 ? &agent->port4 : &agent->port6;
 	enum verdict verdict = decide(ctx, &dst, agent, listener);
 	if (verdict == VERDICT_ACQUIRE) {
 		ctx->user_ip6[0] = 0;
 		ctx->user_ip6[1] = 0;
 		ctx->user_ip6[2] = via4 ? bpf_htonl(0xffff) : 0;
 		ctx->user_ip6[3] = via4 ? bpf_htonl(INADDR_LOOPBACK) : bpf_htonl(1);
-		ctx->user_port = listener;
+		ctx->user_port = *listener;
 	}
 	return answer(ctx, verdict);
 }
@@ -342,7 +370,7 @@ int bpfacq_sockops(struct bpf_sock_ops *ctx)
 		handoff_take(ctx);
 		break;
 	case BPF_SOCK_OPS_STATE_CB:
-		if (ctx->args[0] == BPF_TCP_SYN_SENT && ctx->args[1] == BPF_TCP_CLOSE)
+		if (ctx->args[1] == BPF_TCP_CLOSE)
 			handoff_withdraw(ctx);
 		break;
 	}

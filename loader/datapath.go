@@ -7,8 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 
@@ -18,6 +18,12 @@ import (
 
 // DefaultPins is where the datapath is pinned unless an option says otherwise.
 const DefaultPins = "/sys/fs/bpf/bpfacq"
+
+// Limits of waiting, at a stop, for handshakes that take some microseconds each.
+const (
+	settleInterval = 20 * time.Millisecond
+	settleTimeout  = time.Second
+)
 
 // Options say where the datapath goes.
 type Options struct {
@@ -79,40 +85,59 @@ func Load(opts Options) (*Datapath, error) {
 	}
 	d := &Datapath{Cgroup: opts.Cgroup, Pins: opts.Pins, pins: p}
 	if err := d.bring(opts); err != nil {
+		os.Remove(opts.Pins) // stays where something is pinned
 		d.Close()
 		return nil, err
 	}
 	return d, nil
 }
 
-// bring puts the datapath into force, by taking over where that is possible.
+// bring puts the datapath into force. Pinned maps of the shape of this agent's
+// are used on, with all that is in them.
 func (d *Datapath) bring(opts Options) error {
 	pinned, err := maps.OpenPinned(mapsDir(d.pins.live()), nil)
-	if errors.Is(err, maps.ErrNotPinned) {
-		return d.create(opts)
-	}
-	if err != nil {
-		return explain("open pins of an earlier agent", err)
+	if err != nil && !errors.Is(err, maps.ErrNotPinned) {
+		return foreignPins("open pins of an earlier agent", err)
 	}
 	defer maps.CloseAll(pinned)
 
-	err = d.takeOver(opts, pinned)
-	if errors.Is(err, ebpf.ErrMapIncompatible) {
-		return d.create(opts)
+	objects, have, err := loadObjects(pinned)
+	d.TookOver = pinned != nil
+	if d.TookOver && otherShape(err) {
+		objects, have, err = loadObjects(nil)
+		d.TookOver = false
 	}
-	return err
-}
-
-// create builds a whole new state beside whatever is live, and then swaps.
-func (d *Datapath) create(opts Options) error {
-	objects, have, err := loadObjects(nil)
 	if err != nil {
 		return err
 	}
-	if err := d.adopt(objects, have); err != nil {
+	defer objects.SocketPrograms.Close()
+	if d.Maps, err = maps.New(objects.SocketMaps); err != nil {
 		return err
 	}
-	defer objects.SocketPrograms.Close()
+	d.Features = have
+
+	all := hooks(&objects.SocketPrograms, opts)
+	if !d.TookOver {
+		return d.replace(all)
+	}
+	here, err := attachedHere(all, linksDir(d.pins.live()))
+	if err != nil {
+		return err
+	}
+	if !here {
+		return d.replace(all)
+	}
+	return d.update(all)
+}
+
+// replace builds a whole new state beside whatever is live, and then swaps. The
+// maps in it may be the live ones.
+func (d *Datapath) replace(all []hook) (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.pins.recover())
+		}
+	}()
 
 	if err := d.pins.stage(); err != nil {
 		return err
@@ -120,48 +145,28 @@ func (d *Datapath) create(opts Options) error {
 	if err := d.Maps.Pin(mapsDir(d.pins.staged())); err != nil {
 		return explain("pin maps", err)
 	}
-	for _, h := range hooks(&objects.SocketPrograms, opts) {
-		if err := h.attachNew(linksDir(d.pins.staged())); err != nil {
-			return errors.Join(err, os.RemoveAll(d.pins.staged()))
+	for _, h := range all {
+		if err := h.attach(linksDir(d.pins.staged())); err != nil {
+			return err
 		}
 	}
 	return d.pins.commit()
 }
 
-// takeOver keeps the pinned maps and links, and changes only what differs.
-func (d *Datapath) takeOver(opts Options, pinned map[string]*ebpf.Map) error {
-	objects, have, err := loadObjects(pinned)
-	if err != nil {
-		return err
-	}
-	if err := d.adopt(objects, have); err != nil {
-		return err
-	}
-	defer objects.SocketPrograms.Close()
-
+// update keeps the live state and changes only what differs.
+func (d *Datapath) update(all []hook) error {
 	links := linksDir(d.pins.live())
+	if err := os.MkdirAll(links, 0o755); err != nil { // it may have gone with its links
+		return fmt.Errorf("create folder of pins: %w", err)
+	}
 	wanted := make(map[string]bool)
-	for _, h := range hooks(&objects.SocketPrograms, opts) {
-		if err := h.takeOver(links); err != nil {
+	for _, h := range all {
+		if err := h.update(links); err != nil {
 			return err
 		}
 		wanted[h.pinName] = true
 	}
-	if err := detachOthers(links, wanted); err != nil {
-		return err
-	}
-	d.TookOver = true
-	return nil
-}
-
-// adopt takes the maps of loaded objects into the datapath.
-func (d *Datapath) adopt(objects *bpf.SocketObjects, have Features) error {
-	m, err := maps.New(objects.SocketMaps)
-	if err != nil {
-		return errors.Join(err, objects.SocketPrograms.Close())
-	}
-	d.Maps, d.Features = m, have
-	return nil
+	return detachOthers(links, wanted)
 }
 
 // Hooks describes what is attached, as the pins have it.
@@ -198,9 +203,39 @@ func (d *Datapath) Close() error {
 	return errors.Join(err, d.pins.Close())
 }
 
-// Detach removes the datapath from the host. The maps stay open until Close, so
-// that flows on their way can still be told where they belong.
-func (d *Datapath) Detach() error { return d.pins.detach() }
+// Detach removes the datapath from the host. New flows go direct from its first
+// step on; what hands a flow over goes when no handshake is under way any more.
+// The maps stay open until Close, so that accepted flows can still be told where
+// they belong.
+func (d *Datapath) Detach() error {
+	links := linksDir(d.pins.live())
+	for _, program := range []string{bpf.SocketProgBpfacqConnect4, bpf.SocketProgBpfacqConnect6} {
+		if err := detachLink(filepath.Join(links, maps.PinName(program))); err != nil {
+			return err
+		}
+	}
+	return errors.Join(d.settle(), d.pins.detach())
+}
+
+// settle waits until the handshakes with the listener that were under way have
+// ended. One that does not, with a listener that is stuck, is not waited for.
+func (d *Datapath) settle() error {
+	limit := time.After(settleTimeout)
+	look := time.NewTicker(settleInterval)
+	defer look.Stop()
+	for {
+		// A connect() that the hook saw just before it went needs a moment to
+		// offer its record, so the first look comes after a while, too.
+		select {
+		case <-look.C:
+		case <-limit:
+			return nil
+		}
+		if busy, err := d.Maps.Handshakes(); err != nil || !busy {
+			return err
+		}
+	}
+}
 
 // Detach removes every trace of a datapath from a pin folder and the kernel. It
 // needs no agent, and does nothing, successfully, if there is no such folder. It
@@ -211,25 +246,14 @@ func Detach(pinDir string) (bool, error) {
 	if _, err := os.Stat(pinDir); errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
+	if err := checkBPFFS(filepath.Dir(pinDir)); err != nil {
+		return false, err
+	}
 	p, err := lockPins(pinDir)
 	if err != nil {
 		return false, err
 	}
 	return true, errors.Join(p.detach(), p.Close())
-}
-
-// detach stops every link before it removes a pin: a file descriptor that
-// somebody holds would otherwise keep a program attached.
-func (p *pins) detach() error {
-	for _, state := range []string{p.live(), p.staged(), p.stale()} {
-		if err := detachOthers(linksDir(state), nil); err != nil {
-			return err
-		}
-	}
-	if err := os.RemoveAll(p.dir); err != nil {
-		return fmt.Errorf("remove pins: %w", err)
-	}
-	return nil
 }
 
 // detachOthers detaches the links in a folder that are not wanted. No folder is
@@ -250,14 +274,17 @@ func detachOthers(links string, wanted map[string]bool) error {
 	return nil
 }
 
-// detachLink detaches a pinned link and removes the pin. None is fine.
+// detachLink detaches a pinned link and removes the pin. None is fine, and of
+// something else that is pinned there only the pin goes.
 func detachLink(path string) error {
 	l, err := link.LoadPinnedLink(path, nil)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil
-	}
-	if err != nil {
+	case errors.Is(err, fs.ErrPermission):
 		return explain("open pinned link", err)
+	case err != nil:
+		return os.Remove(path)
 	}
 	defer l.Close()
 	if err := l.Detach(); err != nil && !errors.Is(err, link.ErrNotSupported) {

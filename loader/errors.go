@@ -46,6 +46,22 @@ func withRemedy(err error, remedy string) error {
 	return &Error{err, remedy}
 }
 
+// foreignPins adds a remedy to an error of opening pins: what lies there may be
+// none of this program's.
+func foreignPins(action string, err error) error {
+	explained := explain(action, err)
+	if _, ok := errors.AsType[*Error](explained); ok {
+		return explained
+	}
+	return withRemedy(explained, "remove the pins, if somebody has changed them: bpfacq detach --all")
+}
+
+// otherShape reports whether programs do not fit the maps that they were to use.
+func otherShape(err error) bool {
+	_, verifier := errors.AsType[*ebpf.VerifierError](err)
+	return verifier || errors.Is(err, ebpf.ErrMapIncompatible)
+}
+
 // explain adds the remedy to an error of a bpf system call.
 func explain(action string, err error) error {
 	err = fmt.Errorf("%s: %w", action, err)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
@@ -17,11 +16,11 @@ import (
 
 // hook is one attach point of one program.
 type hook struct {
-	name    string // of the program
-	pinName string // of the link
-	program *ebpf.Program
-	attach  ebpf.AttachType
-	cgroup  string
+	name       string // of the program
+	pinName    string // of the link
+	program    *ebpf.Program
+	attachType ebpf.AttachType
+	cgroup     string
 }
 
 // Hook describes an attached program for people.
@@ -61,9 +60,9 @@ func hooks(p *bpf.SocketPrograms, opts Options) []hook {
 
 func (h hook) pin(dir string) string { return filepath.Join(dir, h.pinName) }
 
-// attachNew attaches the hook and pins its link into dir.
-func (h hook) attachNew(dir string) error {
-	l, err := link.AttachCgroup(link.CgroupOptions{Path: h.cgroup, Attach: h.attach, Program: h.program})
+// attach attaches the hook and pins its link into dir.
+func (h hook) attach(dir string) error {
+	l, err := link.AttachCgroup(link.CgroupOptions{Path: h.cgroup, Attach: h.attachType, Program: h.program})
 	if err != nil {
 		return explain(fmt.Sprintf("attach %s to cgroup %s", h.name, h.cgroup), err)
 	}
@@ -74,25 +73,18 @@ func (h hook) attachNew(dir string) error {
 	return nil
 }
 
-// takeOver makes the pinned link run the hook's program on the hook's cgroup.
-// One that already does is left alone.
-func (h hook) takeOver(dir string) error {
-	pinned, err := link.LoadPinnedLink(h.pin(dir), nil)
-	if errors.Is(err, fs.ErrNotExist) {
-		return h.attachNew(dir)
-	}
-	if err != nil {
-		return explain("open pinned link of "+h.name, err)
-	}
-	defer pinned.Close()
-
-	here, err := h.attachedHere(pinned)
+// update makes the pinned link run the hook's program. One that does is left
+// alone, and one that is missing is made.
+func (h hook) update(dir string) error {
+	pinned, err := h.pinned(dir)
 	if err != nil {
 		return err
 	}
-	if !here {
-		return h.move(dir, pinned)
+	if pinned == nil {
+		return h.attach(dir)
 	}
+	defer pinned.Close()
+
 	same, err := h.runs(pinned)
 	if err != nil || same {
 		return err
@@ -104,16 +96,36 @@ func (h hook) takeOver(dir string) error {
 	return nil
 }
 
-// move attaches to the hook's cgroup before it leaves the old one.
-func (h hook) move(dir string, old link.Link) error {
-	aside := h.pin(dir) + "_old" // a bpffs takes no dots
-	if err := os.Rename(h.pin(dir), aside); err != nil {
-		return fmt.Errorf("set the old link of %s aside: %w", h.name, err)
+// pinned opens the hook's link in dir, nil if there is none.
+func (h hook) pinned(dir string) (link.Link, error) {
+	l, err := link.LoadPinnedLink(h.pin(dir), nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
 	}
-	if err := h.attachNew(dir); err != nil {
-		return errors.Join(err, os.Rename(aside, h.pin(dir)))
+	if err != nil {
+		return nil, foreignPins("open pinned link of "+h.name, err)
 	}
-	return errors.Join(old.Detach(), os.Remove(aside))
+	return l, nil
+}
+
+// attachedHere reports whether the links in dir are on the cgroups of their
+// hooks. A link cannot move, and stays behind when its cgroup is removed.
+func attachedHere(all []hook, dir string) (bool, error) {
+	for _, h := range all {
+		pinned, err := h.pinned(dir)
+		if err != nil {
+			return false, err
+		}
+		if pinned == nil {
+			continue
+		}
+		here, err := h.attachedHere(pinned)
+		pinned.Close()
+		if err != nil || !here {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 func (h hook) attachedHere(l link.Link) (bool, error) {

@@ -19,7 +19,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(testutil.Main(m, map[string]testutil.Scenario{"connect": connect}))
+	os.Exit(testutil.Main(m, map[string]testutil.Scenario{"connect": connect, "load": load}))
 }
 
 // connect dials the address and prints the errno, or what getpeername says.
@@ -41,11 +41,16 @@ func connect(args []string, stdout io.Writer) error {
 type bed struct {
 	ns     *netns.Namespace
 	cgroup string
+	other  string // another cgroup, for tests that need two
 	pins   string
 }
 
 func newBed(t *testing.T) *bed {
-	return &bed{testutil.Netns(t), testutil.Cgroup(t), filepath.Join(testutil.BPFFS(t), "bpfacq")}
+	return &bed{
+		ns:     testutil.Netns(t),
+		cgroup: testutil.Cgroup(t),
+		pins:   filepath.Join(testutil.BPFFS(t), "bpfacq"),
+	}
 }
 
 func (b *bed) load(t *testing.T) *loader.Datapath {
@@ -235,28 +240,6 @@ func TestDetachLeavesNothing(t *testing.T) {
 		t.Errorf("pin folder after detach: %v", err)
 	}
 	b.expect(t, "detached", direct)
-}
-
-func TestUnfinishedStateIsRemoved(t *testing.T) {
-	b := newBed(t)
-	d := b.load(t)
-	if err := d.Close(); err != nil {
-		t.Fatal(err)
-	}
-	// A crash between the two renames of a replacement.
-	if err := os.Rename(filepath.Join(b.pins, "live"), filepath.Join(b.pins, "stale")); err != nil {
-		t.Fatal(err)
-	}
-
-	d = b.load(t)
-	defer remove(d)
-	if d.TookOver {
-		t.Error("took over a state that was not live")
-	}
-	entries, err := os.ReadDir(b.pins)
-	if err != nil || len(entries) != 1 || entries[0].Name() != "live" {
-		t.Errorf("pin folder holds %v, %v; want live alone", entries, err)
-	}
 }
 
 func TestMissingHostPartsAreNamedWithRemedy(t *testing.T) {

@@ -33,7 +33,7 @@ func linksDir(state string) string { return filepath.Join(state, "links") }
 func mapsDir(state string) string  { return filepath.Join(state, "maps") }
 
 // openPins makes the folder if need be and takes its lock. What a process left
-// half done is removed.
+// half done is undone.
 func openPins(dir string) (*pins, error) {
 	if err := checkBPFFS(filepath.Dir(dir)); err != nil {
 		return nil, err
@@ -45,11 +45,35 @@ func openPins(dir string) (*pins, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(os.RemoveAll(p.staged()), os.RemoveAll(p.stale())); err != nil {
+	if err := p.recover(); err != nil {
 		p.Close()
-		return nil, fmt.Errorf("remove unfinished pins: %w", err)
+		return nil, err
 	}
 	return p, nil
+}
+
+// recover undoes a replacement that was broken off: before its second rename the
+// old state comes back, after it only the remains go.
+func (p *pins) recover() error {
+	if _, err := os.Stat(p.live()); errors.Is(err, fs.ErrNotExist) {
+		if err := os.Rename(p.stale(), p.live()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("put the old pins back: %w", err)
+		}
+	}
+	return errors.Join(discard(p.staged()), discard(p.stale()))
+}
+
+// discard detaches the links of a state and removes its pins. To remove the pins
+// alone would not do: the kernel detaches some time after that, and not at all
+// while somebody holds the link open.
+func discard(state string) error {
+	if err := detachOthers(linksDir(state), nil); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(state); err != nil {
+		return fmt.Errorf("remove pins: %w", err)
+	}
+	return nil
 }
 
 // lockPins takes the lock of an existing pin folder.
@@ -63,11 +87,22 @@ func lockPins(dir string) (*pins, error) {
 		err = withRemedy(fmt.Errorf("lock %s: %w", dir, ErrLocked),
 			"stop it first (systemctl stop bpfacq), or choose another folder with kernel.pins")
 	}
+	if err == nil && !isAt(lock, dir) {
+		err = fmt.Errorf("lock %s, which is being removed: %w", dir, ErrLocked)
+	}
 	if err != nil {
 		lock.Close()
 		return nil, err
 	}
 	return &pins{dir, lock}, nil
+}
+
+// isAt reports whether an open folder is still to be found at its path. A lock on
+// one that an agent has removed meanwhile keeps nobody out.
+func isAt(folder *os.File, path string) bool {
+	opened, openedErr := folder.Stat()
+	found, foundErr := os.Stat(path)
+	return openedErr == nil && foundErr == nil && os.SameFile(opened, found)
 }
 
 // Close gives the lock back.
@@ -83,8 +118,7 @@ func (p *pins) stage() error {
 	return nil
 }
 
-// commit puts the staged state in the place of the live one. Removing the old
-// pins detaches the old programs.
+// commit puts the staged state in the place of the live one, which it discards.
 func (p *pins) commit() error {
 	if err := os.Rename(p.live(), p.stale()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("set the old pins aside: %w", err)
@@ -92,7 +126,21 @@ func (p *pins) commit() error {
 	if err := os.Rename(p.staged(), p.live()); err != nil {
 		return fmt.Errorf("put the new pins in place: %w", err)
 	}
-	return os.RemoveAll(p.stale())
+	return discard(p.stale())
+}
+
+// detach removes everything. Nothing goes but what this package pins, whatever
+// folder the configuration names.
+func (p *pins) detach() error {
+	for _, state := range []string{p.live(), p.staged(), p.stale()} {
+		if err := discard(state); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(p.dir); err != nil && !errors.Is(err, unix.ENOTEMPTY) {
+		return fmt.Errorf("remove pin folder: %w", err)
+	}
+	return nil
 }
 
 // checkBPFFS reports whether path lies on a BPF file system.

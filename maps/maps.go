@@ -37,15 +37,16 @@ type Maps struct {
 	agent   *ebpf.Memory // nil when opened for reading
 }
 
-// New wraps the maps of a loaded collection and takes ownership of them.
+// New wraps the maps of a loaded collection and takes ownership of them, also
+// when it returns an error.
 func New(objects bpf.SocketMaps) (*Maps, error) {
 	m := &Maps{objects: objects}
 	var err error
 	if m.active, err = objects.BpfacqActive.Memory(); err != nil {
-		return nil, fmt.Errorf("map the active word: %w", err)
+		return nil, errors.Join(fmt.Errorf("map the active word: %w", err), m.Close())
 	}
 	if m.agent, err = objects.BpfacqAgent.Memory(); err != nil {
-		return nil, fmt.Errorf("map the agent record: %w", err)
+		return nil, errors.Join(fmt.Errorf("map the agent record: %w", err), m.Close())
 	}
 	return m, nil
 }

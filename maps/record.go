@@ -72,3 +72,16 @@ func (m *Maps) StampedNetns(fd int) (uint64, error) {
 	}
 	return stamp.NetnsCookie, nil
 }
+
+// Handshakes reports whether a record is on its way to the listener.
+func (m *Maps) Handshakes() (bool, error) {
+	var first bpf.SocketHandoffKey
+	err := m.objects.BpfacqHandoff.NextKey(nil, &first)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read the handoff: %w", err)
+	}
+	return true, nil
+}
