@@ -157,14 +157,25 @@ func (a *Agent) accept(ctx context.Context) (stop func(), wait func()) {
 	return cancel, serving.Wait
 }
 
-// drain stops accepting, gives live flows the configured time to end, and
-// resets the rest.
+// drain stops accepting, gives the flows that were accepted the configured time
+// to end, and resets the rest.
 func (a *Agent) drain(stop, wait func()) {
 	stop()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		wait()
+	}()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(a.config.Load().Relay.Drain))
 	defer cancel()
+	// A flow that was just accepted may not have reached the relay, to which
+	// it would come too late once that drains.
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	}
 	if left := a.relay.Drain(ctx); left > 0 {
 		a.log.Warn("flows reset at stop", slog.Int("flows", left))
 	}
-	wait()
+	<-ended
 }

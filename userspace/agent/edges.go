@@ -21,7 +21,8 @@ const (
 // would send a tunnel into itself. An edge that no resolver knows now protects
 // nothing; the agent's own sockets are exempt wherever they go.
 func (a *Agent) edgeProtections(ctx context.Context, p *policy.Policy, edges *config.Edges) []policy.Protection {
-	ctx, cancel := context.WithTimeout(ctx, locateTimeout)
+	// A client that goes away must not put a policy with fewer of them in force.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), locateTimeout)
 	defer cancel()
 	dialer := a.edgeDialer(edges)
 	var mu sync.Mutex

@@ -32,6 +32,11 @@ func (a *Agent) listen(ctx context.Context) (maps.Agent, error) {
 		return self, nil
 	}
 
+	// A predecessor that was killed took its listener with it. Until this agent
+	// is announced each rule's hardening holds, whatever lease is left.
+	if err := a.datapath.Maps.EndLease(); err != nil {
+		return maps.Agent{}, err
+	}
 	a.listener, err = listen.Listen(ctx, listen.Options{Origin: origin{a.datapath.Maps}, Log: a.log})
 	if err != nil {
 		return maps.Agent{}, err

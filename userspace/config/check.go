@@ -109,15 +109,15 @@ func (ck *checker) edges(e *Edges) {
 	}
 }
 
-// relay checks that a stock transparent proxy gets all that it needs: flows
-// on loopback, and an answer to SO_ORIGINAL_DST.
+// relay checks that a stock transparent proxy gets all that it needs: flows, which
+// the kernel sends to 127.0.0.1, and an answer to SO_ORIGINAL_DST.
 func (ck *checker) relay(r *Relay) {
 	ck.between("relay.drain", r.Drain, 0, time.Hour)
 	ck.optionalPath("relay.external-cgroup", r.ExternalCgroup)
 	if r.ExternalListener != "" {
 		addr, ok := ck.addrPort("relay.external-listener", r.ExternalListener)
-		if ok && (!addr.Addr().IsLoopback() || addr.Port() == 0) {
-			ck.reject("relay.external-listener", r.ExternalListener, "a loopback address and a port above 0")
+		if ok && (addr.Addr() != netip.AddrFrom4([4]byte{127, 0, 0, 1}) || addr.Port() == 0) {
+			ck.reject("relay.external-listener", r.ExternalListener, `"127.0.0.1:" and a port above 0`)
 		}
 	}
 	if (r.ExternalListener == "") != (r.ExternalCgroup == "") {
