@@ -177,7 +177,12 @@ func connect(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
 	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
 		Enable: true, Idle: 2 * time.Minute, Interval: 30 * time.Second, Count: 6,
 	}}
-	return d.DialTCP(ctx, "tcp", netip.AddrPort{}, to)
+	// DialTCP would bind(2), and so use up a port for all destinations at once.
+	conn, err := d.DialContext(ctx, "tcp", to.String())
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*net.TCPConn), nil
 }
 
 func dialRefusal(ctx context.Context, authority string, err error) *refusal {

@@ -38,8 +38,9 @@ type carriage struct {
 }
 
 const (
-	edgeDone uint32 = 1 << iota // the edge half-closed, and the application knows
-	edgeDeaf                    // the edge takes no more
+	edgeDone        uint32 = 1 << iota // the edge half-closed, and the application knows
+	edgeDeaf                           // the edge takes no more
+	applicationDone                    // the application half-closed, and the edge knows
 )
 
 // carry copies both ways, one of them on a goroutine of its own, and releases
@@ -92,6 +93,7 @@ func (c *carriage) carryToEdge() {
 		}
 	default:
 		c.stream.CloseWrite() // an edge that takes no more also ends its own direction
+		c.ends.Or(applicationDone)
 		c.askAfterHalfClose()
 	}
 }
@@ -129,6 +131,8 @@ func (c *carriage) carryToApplication() {
 		c.cancel(errApplication)
 	case err != nil:
 		c.cancel(edgeReset(err))
+	case c.ends.Load()&applicationDone != 0:
+		// Closing the connection, which is next, is one system call less.
 	default:
 		c.conn.CloseWrite() // fails only when the application is gone, which its reader sees
 		if c.ends.Or(edgeDone)&edgeDeaf != 0 {
