@@ -19,6 +19,8 @@ func TestMain(m *testing.M) {
 		"agent":      agentScenario,
 		"edge":       edgeScenario,
 		"exchange":   exchangeScenario,
-		"deferring": deferringScenario, "abort": abortScenario, "press": pressScenario,
+		"listener":   listenerScenario,
+		"abort":      abortScenario,
+		"press":      pressScenario,
 	}))
 }
