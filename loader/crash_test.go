@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -23,6 +24,18 @@ import (
 func load(args []string, _ io.Writer) error {
 	d, err := loader.Load(loader.Options{Cgroup: args[0], Pins: args[1]})
 	if err != nil {
+		return err
+	}
+	return d.Close()
+}
+
+// loadAndStore goes on to put a policy in force by which connects go direct.
+func loadAndStore(args []string, _ io.Writer) error {
+	d, err := loader.Load(loader.Options{Cgroup: args[0], Pins: args[1]})
+	if err != nil {
+		return err
+	}
+	if _, err := d.Maps.Store(tunnelAll(maps.HardeningBypass)); err != nil {
 		return err
 	}
 	return d.Close()
@@ -82,12 +95,8 @@ func TestLoadKilledAtAnyStepLeavesOldStateOrNew(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBed(t)
 			b.other = testutil.Cgroup(t)
-			stride := 1
-			if testing.Short() {
-				stride = 7
-			}
 			step := 1
-			for ; ; step += stride {
+			for ; ; step += stride() {
 				test.old(t, b)
 				ended := runUntil(t, step, "load", b.cgroup, b.pins)
 				here, there := b.connect(t, b.cgroup), b.connect(t, b.other)
@@ -115,6 +124,53 @@ func TestLoadKilledAtAnyStepLeavesOldStateOrNew(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestStoreKilledAtAnyStepLeavesOldPolicyOrNew(t *testing.T) {
+	b := newBed(t)
+	met := make(map[string]int)
+	for step, ended := 1, false; !ended; step += stride() {
+		b.blocked(t, b.cgroup)
+		ended = runUntil(t, step, "store", b.cgroup, b.pins)
+		got := b.connect(t, b.cgroup)
+		met[got]++
+
+		d := b.load(t)
+		generation, err := d.Maps.Generation()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := map[uint32]string{1: refused, 2: direct}[generation]; got != want {
+			t.Errorf("killed before step %d: generation %d, connect gives %q, want %q", step, generation, got, want)
+		}
+		if got := store(t, d, tunnelAll(maps.HardeningBlock)); got != generation+1 {
+			t.Errorf("killed before step %d: next generation is %d after %d", step, got, generation)
+		}
+		if got := b.connect(t, b.cgroup); got != refused {
+			t.Errorf("killed before step %d: with the next policy connect gives %q", step, got)
+		}
+		counters, err := d.Maps.Counters()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for c, n := range counters {
+			if strings.HasPrefix(c.String(), "bug_") && n != 0 {
+				t.Errorf("killed before step %d: counter %s is %d", step, c, n)
+			}
+		}
+		remove(d)
+	}
+	if met[refused] == 0 || met[direct] == 0 {
+		t.Errorf("connects came to %v, want both policies", met)
+	}
+}
+
+// stride leaves steps out where time is short.
+func stride() int {
+	if testing.Short() {
+		return 15
+	}
+	return 1
 }
 
 // blocked makes a state in force on a cgroup, as an agent leaves it that was
@@ -225,7 +281,7 @@ func runUntil(t *testing.T, step int, scenario string, args ...string) (ended bo
 }
 
 // changesHost reports whether a stopped thread is about to make a system call
-// that pins, attaches or removes something. The answer of the kernel is struct
+// that fills, pins, attaches or removes something. The answer of the kernel is struct
 // ptrace_syscall_info of linux/ptrace.h.
 func changesHost(t *testing.T, thread int) bool {
 	t.Helper()
@@ -247,6 +303,7 @@ func changesHost(t *testing.T, thread int) bool {
 		return true
 	case unix.SYS_BPF:
 		return slices.Contains([]uint64{
+			unix.BPF_MAP_UPDATE_ELEM, unix.BPF_MAP_UPDATE_BATCH, unix.BPF_MAP_DELETE_ELEM,
 			unix.BPF_OBJ_PIN, unix.BPF_LINK_CREATE, unix.BPF_LINK_UPDATE, unix.BPF_LINK_DETACH,
 		}, first)
 	}

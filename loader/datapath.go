@@ -208,6 +208,9 @@ func (d *Datapath) Close() error {
 // The maps stay open until Close, so that accepted flows can still be told where
 // they belong.
 func (d *Datapath) Detach() error {
+	if !isAt(d.pins.lock, d.pins.dir) {
+		return nil // somebody removed the folder; what is there now is another agent's
+	}
 	links := linksDir(d.pins.live())
 	for _, program := range []string{bpf.SocketProgBpfacqConnect4, bpf.SocketProgBpfacqConnect6} {
 		if err := detachLink(filepath.Join(links, maps.PinName(program))); err != nil {

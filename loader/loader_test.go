@@ -19,7 +19,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(testutil.Main(m, map[string]testutil.Scenario{"connect": connect, "load": load}))
+	os.Exit(testutil.Main(m, map[string]testutil.Scenario{
+		"connect": connect,
+		"load":    load,
+		"store":   loadAndStore,
+	}))
 }
 
 // connect dials the address and prints the errno, or what getpeername says.
@@ -145,6 +149,15 @@ func TestAcquiresOnlyWithPolicyAndLease(t *testing.T) {
 	b.expect(t, "no agent, no policy", direct)
 	b.announce(t, d, time.Hour)
 	b.expect(t, "no policy", direct)
+	counters, err := d.Maps.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for c, n := range counters {
+		if want := map[string]uint64{"pass_inactive": 2}[c.String()]; n != want {
+			t.Errorf("counter %s is %d, want %d", c, n, want)
+		}
+	}
 	if got := store(t, d, tunnelAll(maps.HardeningBypass)); got != 1 {
 		t.Errorf("first generation is %d, want 1", got)
 	}

@@ -223,3 +223,24 @@ func TestDetachRemovesNothingOfOthers(t *testing.T) {
 		t.Errorf("after detach: connect gives %q, want %q", got, direct)
 	}
 }
+
+func TestDetachKnowsItsOwnFolder(t *testing.T) {
+	b := newBed(t)
+	first := b.load(t)
+	defer first.Close()
+	if err := os.RemoveAll(b.pins); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Detach(); err != nil {
+		t.Errorf("detach of a datapath whose pins are gone gives %v", err)
+	}
+
+	second := b.load(t)
+	defer remove(second)
+	if err := first.Detach(); err != nil {
+		t.Error(err)
+	}
+	if hooks, err := second.Hooks(); len(hooks) != 5 || err != nil {
+		t.Errorf("another agent has hooks %v, %v; want five", hooks, err)
+	}
+}

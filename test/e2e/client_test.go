@@ -51,7 +51,11 @@ func (c *client) ask(to netip.AddrPort) (string, error) {
 	if err := c.open(to); err != nil {
 		return "", err
 	}
-	if err := c.connect(to); err != nil {
+	err := c.connect(to)
+	if err == unix.EINTR { // by a signal of Go's scheduler; the handshake goes on
+		err = c.await()
+	}
+	if err != nil {
 		return "", err
 	}
 	peer, err := unix.Getpeername(c.fd)
@@ -59,7 +63,11 @@ func (c *client) ask(to netip.AddrPort) (string, error) {
 		return "", os.NewSyscallError("getpeername", err)
 	}
 	buf := make([]byte, 256)
-	n, err := unix.Read(c.fd, buf)
+	var n int
+	err = uninterrupted(func() (err error) {
+		n, err = unix.Read(c.fd, buf)
+		return err
+	})
 	if err != nil {
 		return "", err
 	}
@@ -135,8 +143,20 @@ func (c *client) connectNonblocking(addr unix.Sockaddr) error {
 	if err := unix.Connect(c.fd, addr); err != unix.EINPROGRESS {
 		return fmt.Errorf("connect gives %v, want EINPROGRESS", err)
 	}
+	if err := c.await(); err != nil {
+		return err
+	}
+	return unix.SetNonblock(c.fd, false)
+}
+
+// await waits for the end of a handshake that is under way.
+func (c *client) await() error {
 	poll := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLOUT}}
-	if _, err := unix.Poll(poll, int(ioTimeout.Milliseconds())); err != nil {
+	err := uninterrupted(func() error {
+		_, err := unix.Poll(poll, int(ioTimeout.Milliseconds()))
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	errno, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR)
@@ -146,7 +166,16 @@ func (c *client) connectNonblocking(addr unix.Sockaddr) error {
 	if errno != 0 {
 		return syscall.Errno(errno)
 	}
-	return unix.SetNonblock(c.fd, false)
+	return nil
+}
+
+// uninterrupted repeats a call until no signal has interrupted it.
+func uninterrupted(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
+		}
+	}
 }
 
 func (c *client) sockaddr(to netip.AddrPort) unix.Sockaddr {

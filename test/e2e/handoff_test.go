@@ -7,7 +7,10 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -116,5 +119,92 @@ func TestPortOfTheListenerBelongsToOthersElsewhere(t *testing.T) {
 		if diff := cmp.Diff(map[string]uint64{"pass_never_acquired": 1}, b.counters(t, before)); diff != "" {
 			t.Errorf("%s: counters:\n%s", to, diff)
 		}
+	}
+}
+
+// The listener's socket comes into being in other ways then, and accept(2) must
+// not overtake its record in any of them.
+func TestRecordComesBeforeItsSocketHoweverThatIsMade(t *testing.T) {
+	tests := []struct{ name, setting, value, way, statistic string }{
+		{"by a SYN cookie", "tcp_syncookies", "2", "plain", "SyncookiesRecv"},
+		{"by data in the SYN", "tcp_fastopen", "1543", "fastopen", "TCPFastOpenPassive"}, // without cookies
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBed(t)
+			b.apply(t, tunnel("192.168.0.0/16"))
+			err := b.ns.Do(func() error {
+				return os.WriteFile("/proc/sys/net/ipv4/"+test.setting, []byte(test.value), 0)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.startAcceptor(t) // a listener asks when it begins to listen
+			const count = 500
+			var to []string
+			want := ""
+			for n := range count {
+				addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 168, byte(n >> 8), byte(n)}), 80).String()
+				to = append(to, addr)
+				want += "peer " + addr + " to " + addr + " rule 0 generation 1\n"
+			}
+			got := testutil.Child(t, b.ns, b.cgroup, "connect", append([]string{test.way}, to...)...)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Error(diff)
+			}
+			if n := b.statistic(t, test.statistic); n != count {
+				t.Errorf("%s is %d, want %d", test.statistic, n, count)
+			}
+			counts := map[string]uint64{"acquire": count, "handoff_offered": count, "handoff_taken": count}
+			if diff := cmp.Diff(counts, b.counters(t, nil)); diff != "" {
+				t.Errorf("counters:\n%s", diff)
+			}
+			if n := b.handoffs(t); n != 0 {
+				t.Errorf("%d records left in the handoff", n)
+			}
+		})
+	}
+}
+
+// statistic reads one of the namespace's counters of TCP, as proc_pid_net(5) shows
+// them: a line of names, and below it their values.
+func (b *bed) statistic(t *testing.T, name string) int {
+	t.Helper()
+	var text []byte
+	err := b.ns.Do(func() (err error) {
+		text, err = os.ReadFile("/proc/thread-self/net/netstat")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(text), "\n")
+	names, values := strings.Fields(lines[0]), strings.Fields(lines[1])
+	n, err := strconv.Atoi(values[slices.Index(names, name)])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// A host whose loopback has no ::1 has one listener for both families.
+func TestIPv6IsAcquiredByTheIPv4ListenerAlone(t *testing.T) {
+	b := newBed(t)
+	b.apply(t, tunnel("2001:db8::/32"))
+	err := b.ns.Do(func() error {
+		return os.WriteFile("/proc/sys/net/ipv6/conf/all/disable_ipv6", []byte("1"), 0)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.startAcceptor(t)
+	const to = "[2001:db8::c8]:443"
+	got := testutil.Child(t, b.ns, b.cgroup, "connect", "plain", to, to)
+	if want := strings.Repeat("peer "+to+" to "+to+" rule 0 generation 1\n", 2); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	want := map[string]uint64{"acquire": 2, "handoff_offered": 2, "handoff_taken": 2}
+	if diff := cmp.Diff(want, b.counters(t, nil)); diff != "" {
+		t.Errorf("counters:\n%s", diff)
 	}
 }

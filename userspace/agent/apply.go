@@ -199,7 +199,7 @@ func rejected(err error) error {
 	if !ok {
 		return fmt.Errorf("read profile: %w", err)
 	}
-	r := &control.RejectedError{}
+	r := &control.RejectedError{Omitted: invalid.Omitted}
 	for _, p := range invalid.Problems {
 		r.Problems = append(r.Problems, control.Problem{Pointer: p.Pointer, Value: p.Value, Want: p.Want})
 	}
