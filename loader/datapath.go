@@ -69,10 +69,17 @@ func Load(opts Options) (*Datapath, error) {
 		}
 		opts.Cgroup = root
 	}
-	for _, cgroup := range []string{opts.Cgroup, cmp.Or(opts.RelayCgroup, opts.Cgroup)} {
-		if _, err := cgroupID(cgroup); err != nil {
+	opts.RelayCgroup = cmp.Or(opts.RelayCgroup, opts.Cgroup)
+	for _, cgroup := range []*string{&opts.Cgroup, &opts.RelayCgroup} {
+		if _, err := cgroupID(*cgroup); err != nil {
 			return nil, err
 		}
+		// Two paths of one hierarchy are compared, so neither may be a link.
+		resolved, err := filepath.EvalSymlinks(*cgroup)
+		if err != nil {
+			return nil, fmt.Errorf("resolve cgroup: %w", err)
+		}
+		*cgroup = resolved
 	}
 	opts.Pins = cmp.Or(opts.Pins, DefaultPins)
 	if err := rlimit.RemoveMemlock(); err != nil {

@@ -1,7 +1,6 @@
 package loader
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -40,10 +39,9 @@ func hooks(p *bpf.SocketPrograms, opts Options) []hook {
 	}
 	var all []hook
 	if opts.OriginalDst {
-		relay := cmp.Or(opts.RelayCgroup, opts.Cgroup)
-		all = append(all, at(relay, bpf.SocketProgBpfacqOrigdst, p.BpfacqOrigdst, ebpf.AttachCGroupGetsockopt))
+		all = append(all, at(opts.RelayCgroup, bpf.SocketProgBpfacqOrigdst, p.BpfacqOrigdst, ebpf.AttachCGroupGetsockopt))
 	}
-	if opts.RelayCgroup != "" && !below(opts.RelayCgroup, opts.Cgroup) {
+	if !below(opts.RelayCgroup, opts.Cgroup) {
 		// The hook that takes a record runs for the cgroup of the listener.
 		h := at(opts.RelayCgroup, bpf.SocketProgBpfacqSockops, p.BpfacqSockops, ebpf.AttachCGroupSockOps)
 		h.pinName += "_relay"

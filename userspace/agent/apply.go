@@ -30,6 +30,7 @@ type loaded struct {
 	control.Loaded
 	epoch   *epoch
 	profile *profile.Profile // its Policy is without the edges' protections
+	edges   []policy.Protection
 }
 
 // Apply implements control.Agent.
@@ -88,9 +89,12 @@ func (a *Agent) applyRaw(ctx context.Context, raw []byte, source string, cfg *co
 	if err != nil {
 		return control.Applied{}, rejected(err)
 	}
-	l := &loaded{profile: parsed}
+	if err := checkEdges(parsed.Policy, cfg); err != nil { // before their names are looked up
+		return control.Applied{}, err
+	}
+	l := &loaded{profile: parsed, edges: a.edgeProtections(ctx, parsed.Policy, &cfg.Edges)}
 	l.Source = source
-	if err := a.enforce(ctx, l, cfg); err != nil {
+	if err := a.enforce(l, cfg); err != nil {
 		return control.Applied{}, err
 	}
 	if err := a.keep(raw); err != nil {
@@ -105,13 +109,10 @@ func (a *Agent) applyRaw(ctx context.Context, raw []byte, source string, cfg *co
 
 // enforce compiles a policy, prepares what carries its flows, and flips the
 // kernel over to it. On an error everything is as it was.
-func (a *Agent) enforce(ctx context.Context, l *loaded, cfg *config.Config) error {
+func (a *Agent) enforce(l *loaded, cfg *config.Config) error {
 	begun := time.Now()
 	p := *l.profile.Policy
-	if err := checkEdges(&p, cfg); err != nil { // before their names are looked up
-		return err
-	}
-	p.Protected = append(policy.NeverAcquired(), a.edgeProtections(ctx, &p, &cfg.Edges)...)
+	p.Protected = append(policy.NeverAcquired(), l.edges...)
 	l.Policy = &p
 
 	compiled, err := policy.Compile(&p, policy.Budget{})

@@ -83,16 +83,27 @@ func (a *Agent) watchEdges(ctx context.Context) error {
 	}
 }
 
+// followEdges protects the addresses at which edges are found now, too. Those of
+// before stay protected until the next policy: answers of a resolver rotate, and
+// one that fails for a while is no reason to unprotect an edge.
 func (a *Agent) followEdges(ctx context.Context) error {
-	a.apply.Lock()
-	defer a.apply.Unlock()
 	l, cfg := a.loaded.Load(), a.config.Load()
-	now := append(policy.NeverAcquired(), a.edgeProtections(ctx, l.profile.Policy, &cfg.Edges)...)
-	// A resolver that fails for a while is no reason to unprotect an edge.
-	if len(now) < len(l.Policy.Protected) || slices.Equal(now, l.Policy.Protected) {
+	all := l.edges
+	for _, found := range a.edgeProtections(ctx, l.profile.Policy, &cfg.Edges) {
+		if !slices.Contains(all, found) {
+			all = append(slices.Clip(all), found)
+		}
+	}
+	if len(all) == len(l.edges) {
 		return nil
 	}
-	next := &loaded{profile: l.profile}
+
+	a.apply.Lock()
+	defer a.apply.Unlock()
+	if a.loaded.Load() != l {
+		return nil // another policy came, with its own look for edges
+	}
+	next := &loaded{profile: l.profile, edges: all}
 	next.Source = l.Source
-	return a.enforce(ctx, next, cfg)
+	return a.enforce(next, cfg)
 }

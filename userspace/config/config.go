@@ -81,7 +81,7 @@ type Metrics struct {
 // Log says what the agent writes to its standard error.
 type Log struct {
 	Level  slog.Level `toml:"level"`
-	Format string     `toml:"format"` // text or json
+	Format string     `toml:"format" restart:"yes"` // text or json
 }
 
 // Duration is a time.Duration that the file writes as a string such as "3s".

@@ -55,8 +55,8 @@ func TestExampleMarksWhatNeedsRestart(t *testing.T) {
 			t.Errorf("[%s] is not marked", name)
 		}
 	}
-	if n := strings.Count(Example, "(restart)"); n != 6 { // 4 tables, state-dir, the introduction
-		t.Errorf("the example says (restart) %d times, want 6", n)
+	if n := strings.Count(Example, "(restart)"); n != 7 { // 4 tables, state-dir, log.format, the introduction
+		t.Errorf("the example says (restart) %d times, want 7", n)
 	}
 }
 
@@ -226,7 +226,7 @@ func TestChangesNameKeysAndRestarts(t *testing.T) {
 		{"edges.token-file", false}, {"edges.connections", false}, {"edges.addresses", false},
 		{"relay.external-listener", true}, {"relay.external-cgroup", true}, {"relay.drain", true},
 		{"control.socket", true}, {"metrics.listen", true},
-		{"log.level", false}, {"log.format", false},
+		{"log.level", false}, {"log.format", true},
 	}
 	if diff := cmp.Diff(want, old.Changes(next)); diff != "" {
 		t.Errorf("Changes (-want +got):\n%s", diff)
