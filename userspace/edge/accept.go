@@ -5,6 +5,8 @@ import (
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/bpfacq/bpfacq/userspace/tlsrecord"
 )
 
 // limitedListener accepts only while fewer connections than its limit are
@@ -41,7 +43,7 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 	}
 	l.open.Add(1)
 	l.gauge.Inc()
-	return &accepted{Conn: conn, listener: l}, nil
+	return &accepted{Train: tlsrecord.Train{Conn: conn}, listener: l}, nil
 }
 
 // Close stops accepting. Open connections stay.
@@ -59,7 +61,7 @@ func (l *limitedListener) wait() { l.open.Wait() }
 
 // accepted is a connection that gives its slot back when it is closed.
 type accepted struct {
-	net.Conn
+	tlsrecord.Train
 	listener  *limitedListener
 	closeOnce sync.Once
 }

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/bpfacq/bpfacq/userspace/tlsrecord"
 )
 
 // newTestEdge makes an edge that serves no listener.
@@ -38,7 +40,7 @@ func servePipe(e *Edge) (net.Conn, <-chan struct{}) {
 	listener := limit(nil, 1, e.metrics.connections)
 	listener.slots <- struct{}{}
 	listener.open.Add(1)
-	socket := &accepted{Conn: far, listener: listener}
+	socket := &accepted{Train: tlsrecord.Train{Conn: far}, listener: listener}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

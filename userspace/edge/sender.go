@@ -139,7 +139,7 @@ func (c *connection) writeQueue() bool {
 // write writes p to the client, outside of the mutex.
 func (c *connection) write(p []byte) {
 	c.mu.Unlock()
-	_, err := c.wire.Write(p)
+	_, err := c.socket.Gather(c.wire, p)
 	c.mu.Lock()
 	if err != nil {
 		c.fail(err)

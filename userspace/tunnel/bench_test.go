@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/bpfacq/bpfacq/userspace/tlsrecord"
 )
 
 // burst is what one operation of the throughput benchmarks moves, in bytes.
@@ -30,7 +32,7 @@ type frugalEdge struct {
 
 	stream, initial, window, connWindow, owed int
 	received                                  int
-	zeros                                     [maxDataRecords*recordLen - frameHeaderLen]byte
+	zeros                                     [maxDataRecords*tlsrecord.Len - frameHeaderLen]byte
 }
 
 // startFrugalEdge returns the options for a new edge.

@@ -7,6 +7,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/bpfacq/bpfacq/userspace/tlsrecord"
 )
 
 const (
@@ -25,8 +27,7 @@ const (
 	maxBurst = 64 << 10
 
 	frameHeaderLen = 9
-	recordLen      = 16 << 10 // payload of a TLS record, RFC 8446 section 5.1
-	maxDataRecords = 4        // that a DATA frame spans
+	maxDataRecords = 4 // that a DATA frame spans
 )
 
 // flush writes what is queued, unless someone is at it who will look again. The
@@ -220,5 +221,5 @@ func (c *h2Conn) queueRequest(id uint32, r request) {
 // cost a record of its own.
 func (c *h2Conn) setMaxFrame(n int) {
 	c.maxFrame = n
-	c.maxData = min(n/recordLen, maxDataRecords)*recordLen - frameHeaderLen
+	c.maxData = min(n/tlsrecord.Len, maxDataRecords)*tlsrecord.Len - frameHeaderLen
 }

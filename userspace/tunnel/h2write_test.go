@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/bpfacq/bpfacq/userspace/tlsrecord"
 )
 
 func writing(s Stream, b []byte) <-chan error {
@@ -74,7 +76,7 @@ func TestFramesKeepToTheEdgesMaximum(t *testing.T) {
 	for _, row := range []struct{ setting, want uint32 }{
 		{16 << 10, 16<<10 - frameHeaderLen},
 		{40 << 10, 32<<10 - frameHeaderLen},
-		{1 << 20, maxDataRecords*recordLen - frameHeaderLen},
+		{1 << 20, maxDataRecords*tlsrecord.Len - frameHeaderLen},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			_, p, s := open(t,

@@ -138,7 +138,7 @@ func (s *h1Stream) CloseWrite() error {
 			return s.broken(err)
 		}
 	}
-	if half, ok := s.link.raw.Conn.(interface{ CloseWrite() error }); ok {
+	if half, ok := s.link.tcp.(interface{ CloseWrite() error }); ok {
 		return s.broken(half.CloseWrite())
 	}
 	return nil
@@ -149,7 +149,7 @@ func (s *h1Stream) Reset() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
-	if tcp, ok := s.link.raw.Conn.(interface{ SetLinger(seconds int) error }); ok {
+	if tcp, ok := s.link.tcp.(interface{ SetLinger(seconds int) error }); ok {
 		tcp.SetLinger(0) // a RST, and nothing of what waits to be sent
 	}
 	return s.release()

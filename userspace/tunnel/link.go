@@ -11,13 +11,25 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/bpfacq/bpfacq/userspace/tlsrecord"
 )
 
 // link is one TCP connection to the edge, with TLS on it if the edge is secure.
 type link struct {
-	net.Conn        // what is read and written: TLS, or TCP in cleartext
-	raw      *pulse // what is under it
-	http2    bool   // the edge chose h2
+	net.Conn                  // what is read and written: TLS, or TCP in cleartext
+	raw      *pulse           // what is under it
+	train    *tlsrecord.Train // under that; nil in cleartext
+	tcp      net.Conn         // under all of that
+	http2    bool             // the edge chose h2
+}
+
+// Write writes p, and sends the TLS records of a long one together.
+func (l *link) Write(p []byte) (int, error) {
+	if l.train == nil {
+		return l.Conn.Write(p)
+	}
+	return l.train.Gather(l.Conn, p)
 }
 
 // dialer makes links.
@@ -71,17 +83,18 @@ func (d *dialer) open(ctx context.Context) (*link, error) {
 		}
 		return nil, &StageError{stage, err}
 	}
-	raw := &pulse{Conn: conn}
 	if d.tls == nil {
-		return &link{Conn: conn, raw: raw}, nil
+		return &link{Conn: conn, raw: &pulse{Conn: conn}, tcp: conn}, nil
 	}
+	records := &tlsrecord.Train{Conn: conn}
+	raw := &pulse{Conn: records}
 	secure := tls.Client(raw, d.tls)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		conn.Close()
 		return nil, &StageError{StageTLS, err}
 	}
 	chosen := secure.ConnectionState().NegotiatedProtocol
-	return &link{Conn: secure, raw: raw, http2: chosen == http2.NextProtoTLS}, nil
+	return &link{Conn: secure, raw: raw, train: records, tcp: conn, http2: chosen == http2.NextProtoTLS}, nil
 }
 
 // pulse notices when nothing comes from the edge any more. It lies under TLS,
