@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 ifneq ($(shell id -u),0)
 SUDO := $(shell command -v sudo)
 endif
-ROOT := $(if $(SUDO),-exec '$(SUDO) env PATH=$(PATH) CI=$(CI)')
+ROOT := $(if $(SUDO),-exec '$(SUDO) env PATH=$(PATH) CI=$(CI) SINGBOX=$(SINGBOX)')
 
 GO_FOLDERS := bpf cmd loader maps userspace test
 
@@ -52,9 +52,9 @@ check-generate: ## check that the committed objects are those of the sources
 	@test/with-clang.sh test/check-generate.sh
 
 .PHONY: bench
-bench: ## measure against direct flows and other relays (root)
+bench: ## measure beside direct flows and other relays, also SINGBOX=path: .build/bench.json (root)
 	@test/setup.sh test
-	go test -count=1 -timeout=60m $(ROOT) -run='^$$' -bench=. ./test/bench
+	go test -count=1 -timeout=15m -v $(ROOT) ./test/bench -args -full -json=$(CURDIR)/.build/bench.json
 
 .PHONY: cover
 cover: ## measure what the tests reach: .build/cover.html
