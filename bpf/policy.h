@@ -2,6 +2,7 @@
 #ifndef BPFACQ_POLICY_H
 #define BPFACQ_POLICY_H
 
+#include "address.h"
 #include "counter.h"
 
 /*
@@ -81,94 +82,32 @@ struct {
 	__type(value, __u32);
 } bpfacq_active SEC(".maps");
 
-/* Longest prefix to the row of the verdict table. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, SLOTS);
-	__type(key, __u32);
-	__array(values, struct {
-		__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-		__uint(map_flags, BPF_F_NO_PREALLOC);
-		__uint(max_entries, 1);
-		__uint(key_size, sizeof(struct prefix4));
-		__uint(value_size, sizeof(__u32));
-	});
-} bpfacq_prefix4 SEC(".maps");
+// clang-format off
+/* A map of two slots. Userspace makes the inner map of a slot as large as the policy. */
+#define SLOTTED(map, inner_type, inner_flags, inner_key, inner_value)	\
+	struct {							\
+		__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);		\
+		__uint(max_entries, SLOTS);				\
+		__type(key, __u32);					\
+		__array(values, struct {				\
+			__uint(type, inner_type);			\
+			__uint(map_flags, inner_flags);			\
+			__uint(max_entries, 1);				\
+			__uint(key_size, sizeof(inner_key));		\
+			__uint(value_size, sizeof(inner_value));	\
+		});							\
+	} map SEC(".maps")
+// clang-format on
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, SLOTS);
-	__type(key, __u32);
-	__array(values, struct {
-		__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-		__uint(map_flags, BPF_F_NO_PREALLOC);
-		__uint(max_entries, 1);
-		__uint(key_size, sizeof(struct prefix6));
-		__uint(value_size, sizeof(__u32));
-	});
-} bpfacq_prefix6 SEC(".maps");
+#define SLOTTED_TRIE(map, inner_key) SLOTTED(map, BPF_MAP_TYPE_LPM_TRIE, BPF_F_NO_PREALLOC, inner_key, __u32)
+#define SLOTTED_ARRAY(map, inner_value) SLOTTED(map, BPF_MAP_TYPE_ARRAY, BPF_F_INNER_MAP, __u32, inner_value)
 
-/* One element: the classes of all ports. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, SLOTS);
-	__type(key, __u32);
-	__array(values, struct {
-		__uint(type, BPF_MAP_TYPE_ARRAY);
-		__uint(map_flags, BPF_F_INNER_MAP);
-		__uint(max_entries, 1);
-		__uint(key_size, sizeof(__u32));
-		__uint(value_size, sizeof(struct port_classes));
-	});
-} bpfacq_ports SEC(".maps");
-
-/* Row plus port class to the entry that wins there, plus one; 0 is none. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, SLOTS);
-	__type(key, __u32);
-	__array(values, struct {
-		__uint(type, BPF_MAP_TYPE_ARRAY);
-		__uint(map_flags, BPF_F_INNER_MAP);
-		__uint(max_entries, 1);
-		__uint(key_size, sizeof(__u32));
-		__uint(value_size, sizeof(__u32));
-	});
-} bpfacq_verdict SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, SLOTS);
-	__type(key, __u32);
-	__array(values, struct {
-		__uint(type, BPF_MAP_TYPE_ARRAY);
-		__uint(map_flags, BPF_F_INNER_MAP);
-		__uint(max_entries, 1);
-		__uint(key_size, sizeof(__u32));
-		__uint(value_size, sizeof(struct entry));
-	});
-} bpfacq_entry SEC(".maps");
-
-/* Channels of the generation, for people: no program reads them yet. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, SLOTS);
-	__type(key, __u32);
-	__array(values, struct {
-		__uint(type, BPF_MAP_TYPE_ARRAY);
-		__uint(map_flags, BPF_F_INNER_MAP);
-		__uint(max_entries, 1);
-		__uint(key_size, sizeof(__u32));
-		__uint(value_size, sizeof(struct channel));
-	});
-} bpfacq_channel SEC(".maps");
-
-static __always_inline bool is_mapped4(const __u8 addr[16])
-{
-	const __u32 *word = (const __u32 *)addr;
-
-	return !word[0] && !word[1] && word[2] == bpf_htonl(0xffff);
-}
+SLOTTED_TRIE(bpfacq_prefix4, struct prefix4);	  /* to the row of the verdict table */
+SLOTTED_TRIE(bpfacq_prefix6, struct prefix6);	  /* the same for IPv6 */
+SLOTTED_ARRAY(bpfacq_ports, struct port_classes); /* one element: the classes of all ports */
+SLOTTED_ARRAY(bpfacq_verdict, __u32);		  /* row plus class to entry plus one; 0 is none */
+SLOTTED_ARRAY(bpfacq_entry, struct entry);
+SLOTTED_ARRAY(bpfacq_channel, struct channel); /* for people: no program reads it yet */
 
 /* The generation in force, 0 before the first. Read it once per decision. */
 static __always_inline __u32 policy_generation(void)
