@@ -21,6 +21,8 @@ const trainLen = 4 * Len
 type Train struct {
 	net.Conn
 
+	gathering sync.Mutex // one writer at a time: two could send in another order than TLS made the records
+
 	mu      sync.Mutex // not held while writing
 	holding bool
 	held    []byte
@@ -45,6 +47,8 @@ func (t *Train) Gather(secure io.Writer, p []byte) (total int, err error) {
 	if len(p) <= Len {
 		return secure.Write(p)
 	}
+	t.gathering.Lock()
+	defer t.gathering.Unlock()
 	for part := range slices.Chunk(p, trainLen) {
 		t.mu.Lock()
 		t.holding = true

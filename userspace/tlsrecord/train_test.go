@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"net"
+	"runtime"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -72,3 +74,65 @@ func TestTrainThatBreaksDownEndsTheWrite(t *testing.T) {
 }
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// Writers may be many: TLS puts their records in an order, and the peer takes
+// them in no other.
+func TestRecordsOfManyWritersKeepTheirOrder(t *testing.T) {
+	const writers, writes = 4, 200
+	below := &ordered{}
+	on := &Train{Conn: below}
+	secure := &numberer{on: on}
+	var all sync.WaitGroup
+	for w := range writers {
+		all.Go(func() {
+			for range writes {
+				length := Len/2 + w*Len // short and long writes
+				if _, err := on.Gather(secure, make([]byte, length)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if below.wrong != 0 || below.seen != secure.made {
+		t.Errorf("%d of %d records arrived, %d out of order", below.seen, secure.made, below.wrong)
+	}
+}
+
+// numberer makes a record of every write and numbers it, under a lock as TLS has.
+type numberer struct {
+	on   net.Conn
+	mu   sync.Mutex
+	made int
+}
+
+func (n *numberer) Write(p []byte) (int, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.made++
+	if _, err := n.on.Write([]byte{byte(n.made >> 8), byte(n.made)}); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// ordered checks the numbers.
+type ordered struct {
+	net.Conn
+	mu    sync.Mutex
+	seen  int
+	wrong int
+}
+
+func (o *ordered) Write(p []byte) (int, error) {
+	runtime.Gosched() // lets others overtake, if they can
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for record := range slices.Chunk(p, 2) {
+		o.seen++
+		if int(record[0])<<8|int(record[1]) != o.seen {
+			o.wrong++
+		}
+	}
+	return len(p), nil
+}
