@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,6 +12,8 @@ import (
 	"unicode"
 
 	"github.com/spf13/cobra"
+
+	"github.com/bpfacq/bpfacq/userspace/control"
 )
 
 // format is the value of -o.
@@ -109,4 +112,22 @@ func plural(n int, noun string) string {
 		return "1 " + noun
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// asking makes of cmd a command that asks the agent one question and shows the
+// answer as a table or as JSON.
+func asking[T any](e *env, cmd *cobra.Command, ask func(*control.Client, context.Context) (T, error), table func(io.Writer, *T)) *cobra.Command {
+	at, output := agentFlags(e, cmd), outputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		client, err := at.client()
+		if err != nil {
+			return err
+		}
+		answer, err := ask(client, cmd.Context())
+		if err != nil {
+			return err
+		}
+		return e.answer(output, answer, func(w io.Writer) { table(w, &answer) })
+	}
+	return cmd
 }

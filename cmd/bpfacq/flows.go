@@ -7,11 +7,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/bpfacq/bpfacq/userspace/flow"
+	"github.com/bpfacq/bpfacq/userspace/control"
 )
 
 func newFlows(e *env) *cobra.Command {
-	cmd := &cobra.Command{
+	return asking(e, &cobra.Command{
 		Use:   "flows",
 		Short: "List acquired flows",
 		Long: `Flows lists the acquired flows that are live and the last that ended, oldest first.
@@ -19,25 +19,12 @@ Bytes are the application's view: sent is what it wrote.`,
 		Example: `  sudo bpfacq flows
   sudo bpfacq flows -o json`,
 		Args: operands,
-	}
-	at, output := agentFlags(e, cmd), outputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		client, err := at.client()
-		if err != nil {
-			return err
-		}
-		answer, err := client.Flows(cmd.Context())
-		if err != nil {
-			return err
-		}
-		return e.answer(output, answer, func(w io.Writer) { flowTable(w, answer.Flows) })
-	}
-	return cmd
+	}, (*control.Client).Flows, flowTable)
 }
 
-func flowTable(w io.Writer, flows []flow.Flow) {
+func flowTable(w io.Writer, answer *control.FlowList) {
 	row(w, "ID", "STATE", "STARTED", "ORIGINAL DESTINATION", "PROCESS", "RULE", "EDGE", "SENT", "RECEIVED", "CAUSE")
-	for _, f := range flows {
+	for _, f := range answer.Flows {
 		destination := f.OrigDst.String()
 		if f.Name != "" {
 			destination += " (" + f.Name + ")"

@@ -89,7 +89,7 @@ func (e *env) source(args []string) (in io.Reader, name string, err error) {
 }
 
 func newPolicyShow(e *env) *cobra.Command {
-	cmd := &cobra.Command{
+	return asking(e, &cobra.Command{
 		Use:   "show",
 		Short: "Show the loaded policy",
 		Long: `Show prints what the loaded policy says beside its rules: where it came from, its
@@ -98,20 +98,7 @@ channels and their edges, its settings, and the destinations that are never acqu
 		Example: `  sudo bpfacq policy show
   sudo bpfacq policy show -o json`,
 		Args: operands,
-	}
-	at, output := agentFlags(e, cmd), outputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		client, err := at.client()
-		if err != nil {
-			return err
-		}
-		answer, err := client.Policy(cmd.Context())
-		if err != nil {
-			return err
-		}
-		return e.answer(output, answer, func(w io.Writer) { policyTable(w, &answer) })
-	}
-	return cmd
+	}, (*control.Client).Policy, policyTable)
 }
 
 func policyTable(w io.Writer, a *control.PolicyAnswer) {

@@ -12,7 +12,7 @@ import (
 )
 
 func newRules(e *env) *cobra.Command {
-	cmd := &cobra.Command{
+	return asking(e, &cobra.Command{
 		Use:   "rules",
 		Short: "List the rules of the loaded policy",
 		Long: `Rules lists the rules of the loaded policy in the order in which they are tried: the
@@ -20,25 +20,12 @@ first that covers a flow decides. The table has a line for every destination.`,
 		Example: `  sudo bpfacq rules
   sudo bpfacq rules -o json`,
 		Args: operands,
-	}
-	at, output := agentFlags(e, cmd), outputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		client, err := at.client()
-		if err != nil {
-			return err
-		}
-		answer, err := client.Rules(cmd.Context())
-		if err != nil {
-			return err
-		}
-		return e.answer(output, answer, func(w io.Writer) { ruleTable(w, answer.Rules) })
-	}
-	return cmd
+	}, (*control.Client).Rules, ruleTable)
 }
 
-func ruleTable(w io.Writer, rules []control.Rule) {
+func ruleTable(w io.Writer, answer *control.RuleList) {
 	row(w, "ORDER", "ACTION", "PROTOCOL", "DESTINATION", "PORTS", "CHANNEL", "HARDENING", "RULE")
-	for _, r := range rules {
+	for _, r := range answer.Rules {
 		ports, channel := strings.Join(r.Ports, ","), cmp.Or(r.Name, r.Channel)
 		for _, destination := range slices.Concat(r.Addresses, r.Names) {
 			row(w, r.Order, r.Action, r.Protocol, destination, ports, channel, r.Hardening, r.ID)

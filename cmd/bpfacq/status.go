@@ -13,7 +13,7 @@ import (
 )
 
 func newStatus(e *env) *cobra.Command {
-	cmd := &cobra.Command{
+	return asking(e, &cobra.Command{
 		Use:   "status",
 		Short: "Show the state of the agent",
 		Long: `Status shows the agent's own state, the loaded policy, the channels and their edges,
@@ -21,20 +21,7 @@ the attached programs, and the counters that are not zero.`,
 		Example: `  sudo bpfacq status
   sudo bpfacq status -o json`,
 		Args: operands,
-	}
-	at, output := agentFlags(e, cmd), outputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		client, err := at.client()
-		if err != nil {
-			return err
-		}
-		status, err := client.Status(cmd.Context())
-		if err != nil {
-			return err
-		}
-		return e.answer(output, status, func(w io.Writer) { statusTable(w, &status) })
-	}
-	return cmd
+	}, (*control.Client).Status, statusTable)
 }
 
 func statusTable(w io.Writer, s *control.Status) {

@@ -24,11 +24,7 @@ func (a *Agent) listen(ctx context.Context) (maps.Agent, error) {
 		if err != nil {
 			return maps.Agent{}, fmt.Errorf("read relay.external-listener: %w", err)
 		}
-		if addr.Addr().Is4() {
-			self.Port4 = addr.Port()
-		} else {
-			self.Port6 = addr.Port()
-		}
+		self.Port4 = addr.Port() // the configuration admits 127.0.0.1 alone
 		return self, nil
 	}
 
