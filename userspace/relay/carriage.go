@@ -2,9 +2,11 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +20,11 @@ import (
 // of every protocol that acknowledges what it reads. It is about what a
 // socket's buffers would have taken before the reset arrived.
 const lingerBytes = 256 << 10
+
+// lingerPause is how long an application has to take the end of such an answer
+// out of its socket. Closing sooner would cut it: a connection that is closed
+// answers whatever still comes with a reset, which drops what is not delivered.
+const lingerPause = 30 * time.Second
 
 // halfClosePause is how long an application that has half-closed is left alone
 // before it is asked whether it is still there.
@@ -33,6 +40,7 @@ type carriage struct {
 	ends     atomic.Uint32 // the bits below
 	deafness error         // of the stream's Write; set before edgeDeaf is
 
+	lingerPause    time.Duration
 	halfClosePause time.Duration
 	ask            *time.Timer // of the goroutine that reads the application
 }
@@ -88,9 +96,10 @@ func (c *carriage) carryToEdge() {
 		c.cancel(errApplication)
 	case err != nil:
 		c.deafness = err
-		if c.ends.Or(edgeDeaf)&edgeDone == 0 {
-			c.linger()
+		if c.ends.Or(edgeDeaf)&edgeDone != 0 {
+			c.limitLinger()
 		}
+		c.linger()
 	default:
 		c.stream.CloseWrite() // an edge that takes no more also ends its own direction
 		c.ends.Or(applicationDone)
@@ -112,15 +121,22 @@ func (c *carriage) askAfterHalfClose() {
 	})
 }
 
-// linger discards what the application sends, until carryToApplication has
-// given it the rest of the answer.
+// linger discards what the application sends until it closes, so that it gets
+// the rest of the answer.
 func (c *carriage) linger() {
 	switch _, err := io.CopyN(io.Discard, &c.application, lingerBytes); {
+	case errors.Is(err, os.ErrDeadlineExceeded): // of limitLinger
 	case err == nil:
 		c.cancel(edgeReset(c.deafness))
 	case c.readErr != nil:
 		c.cancel(errApplication)
 	}
+}
+
+// limitLinger starts the application's time once it has been sent all of the
+// answer. Of the two directions, the one that ends last calls it.
+func (c *carriage) limitLinger() {
+	c.conn.SetReadDeadline(time.Now().Add(c.lingerPause)) // fails only when the flow has ended
 }
 
 // carryToApplication copies what the edge sends, and its half-close.
@@ -136,7 +152,7 @@ func (c *carriage) carryToApplication() {
 	default:
 		c.conn.CloseWrite() // fails only when the application is gone, which its reader sees
 		if c.ends.Or(edgeDone)&edgeDeaf != 0 {
-			c.conn.CloseRead() // ends the lingering
+			c.limitLinger()
 		}
 	}
 }

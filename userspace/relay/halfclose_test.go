@@ -83,19 +83,53 @@ func TestAnswerIsDeliveredWhenEdgeTakesNoMore(t *testing.T) {
 		mustWrite(t, c.edge, "part of the answer")
 		wantRead(t, c.app, "part of the answer")
 	}
-	rest := bytes.Repeat([]byte("rest "), 100_000)
+	rest := bytes.Repeat([]byte("rest "), 400_000)
 	go func() {
 		c.edge.Write(rest)
 		c.edge.closeWrite()
 	}()
-	got, err := io.ReadAll(c.app)
-	if err != nil || !bytes.Equal(got, rest) {
-		t.Fatalf("application read %d bytes, %v; want %d", len(got), err, len(rest))
+	got, acknowledged := make([]byte, 0, len(rest)), 0
+	for part := make([]byte, 8<<10); ; acknowledged++ {
+		n, err := c.app.Read(part)
+		got = append(got, part[:n]...)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatalf("application read %d bytes of %d: %v", len(got), len(rest), err)
+		}
+		mustWrite(t, c.app, "ok")
 	}
+	if !bytes.Equal(got, rest) {
+		t.Errorf("application read %d bytes, not the %d that the edge wrote", len(got), len(rest))
+	}
+	c.app.Close()
 
 	f := c.ended(t)
 	wantOutcome(t, f, flow.StateReset, "edge reset: stream reset by edge")
-	wantBytes(t, f, 1200, 1800+uint64(len(rest)))
+	wantBytes(t, f, uint64(1200+2*acknowledged), 1800+uint64(len(rest)))
+	wantResets(t, c.stream, 0)
+}
+
+func TestApplicationThatKeepsAnEndedFlowOpenIsGivenUp(t *testing.T) {
+	stream := newTestStream()
+	r := newRig(t, dialFunc(func(context.Context, flow.Record) (Stream, flow.Route, error) {
+		return stream, testRoute, nil
+	}))
+	r.relay.lingerPause = time.Millisecond
+	app, done := r.carry(t.Context())
+	edge{stream}.deafen()
+	mustWrite(t, app, "ping")
+	mustWrite(t, edge{stream}, "answer")
+	edge{stream}.closeWrite()
+	wantRead(t, app, "answer")
+	wantEOF(t, app)
+	await(t, "end of the flow", done)
+
+	f := onlyFlow(t, r.flows)
+	wantOutcome(t, f, flow.StateReset, "edge reset: stream reset by edge")
+	wantBytes(t, f, 4, 6)
+	wantResets(t, stream, 0)
 }
 
 // Without an end to lingering, an application that only writes would fill a

@@ -68,6 +68,7 @@ type Relay struct {
 	buffers buffers
 	watch   *watch
 
+	lingerPause    time.Duration
 	halfClosePause time.Duration
 
 	mu       sync.Mutex
@@ -85,6 +86,7 @@ func New(o Options) (*Relay, error) {
 		log:     o.Log,
 		carried: make(map[uint64]*carriage),
 
+		lingerPause:    lingerPause,
 		halfClosePause: halfClosePause,
 		idle:           make(chan struct{}),
 	}
@@ -110,6 +112,7 @@ func (r *Relay) Carry(ctx context.Context, conn *net.TCPConn, rec flow.Record) {
 	c := &carriage{
 		application:    application{conn: conn, live: r.flows.Open(rec), buffers: &r.buffers},
 		cancel:         cancel,
+		lingerPause:    r.lingerPause,
 		halfClosePause: r.halfClosePause,
 	}
 	r.add(c)
