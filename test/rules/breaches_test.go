@@ -54,6 +54,8 @@ func breaches() []breach {
 		{"exit in a package", relay, "relay\nimport \"os\"\nfunc f() { os.Exit(1) }", exits + "os.Exit"},
 		{"exit under another name", relay, "relay\nimport sys \"os\"\nfunc f() { sys.Exit(1) }", exits + "os.Exit"},
 		{"exit in cmd", "cmd/bpfacq/main.go", "main\nimport \"os\"\nfunc main() { os.Exit(1) }", ""},
+		{"exit in a test runner", "test/vm/main.go", "main\nimport \"os\"\nfunc main() { os.Exit(1) }", ""},
+		{"exit beside a test runner's main", "test/vm/table.go", "main\nimport \"os\"\nfunc f() { os.Exit(1) }", exits + "os.Exit"},
 		{"exit in a test", test, "relay\nimport \"os\"\nfunc f() { os.Exit(1) }", ""},
 		{"exit of another kind", relay, "relay\nfunc f(os interface{ Exit(int) }) { os.Exit(1) }", ""},
 		{"fatal log", relay, "relay\nimport \"log\"\nfunc f() { log.Fatalf(\"\") }", exits + "log.Fatalf"},
