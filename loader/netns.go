@@ -16,6 +16,16 @@ import (
 
 // NetnsCookie is the kernel's number of this process's network namespace.
 func (d *Datapath) NetnsCookie() (uint64, error) {
+	cookie, err := socketNetns()
+	if errors.Is(err, unix.ENOPROTOOPT) {
+		return d.netnsCookieByHook()
+	}
+	return cookie, err
+}
+
+// socketNetns asks a socket for the cookie of its network namespace. Kernels that
+// cannot tell say ENOPROTOOPT.
+func socketNetns() (uint64, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, fmt.Errorf("open socket: %w", err)
@@ -23,9 +33,6 @@ func (d *Datapath) NetnsCookie() (uint64, error) {
 	defer unix.Close(fd)
 
 	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-	if errors.Is(err, unix.ENOPROTOOPT) {
-		return d.netnsCookieByHook()
-	}
 	if err != nil {
 		return 0, fmt.Errorf("read SO_NETNS_COOKIE: %w", err)
 	}
