@@ -35,6 +35,8 @@ func breaches() []breach {
 		{"model takes another", "userspace/flow/flow.go", "flow\n" + own + `userspace/policy"`, oneWay + "userspace/policy"},
 		{"package of no layer's own takes a model", "userspace/health/health.go", "health\n" + own + `userspace/flow"`, ""},
 		{"package of no layer's own takes a peer", "userspace/health/health.go", "health\n" + own + `userspace/tunnel"`, oneWay + "userspace/tunnel"},
+		{"doctor takes the configuration", "userspace/doctor/own.go", "doctor\n" + own + `userspace/config"`, ""},
+		{"doctor takes the loader", "userspace/doctor/own.go", "doctor\n" + own + `loader"`, oneWay + "loader"},
 		{"peer takes the agent", "userspace/demo/demo.go", "demo\n" + own + `userspace/agent"`, oneWay + "userspace/agent"},
 		{"command takes the agent", "cmd/bpfacq/run.go", "main\n" + own + `userspace/agent"`, ""},
 		{"maps takes the loader", "maps/maps.go", "maps\n" + own + `loader"`, oneWay + "loader"},

@@ -39,6 +39,8 @@ func layers() []layer {
 		{"userspace/relay", []string{flow}, peers},
 		{"userspace/listen", []string{flow}, peers},
 		{"userspace/metrics", []string{"userspace/control"}, "metrics show the figures that control answers with"},
+		{"userspace/doctor", []string{policy, "userspace/channel", "userspace/config", "userspace/control", "userspace/profile"},
+			"the doctor reads files as the agent does, and meets the kernel as an interface"},
 		{"userspace/agent", []string{"userspace", "loader", "maps"}, root},
 		{"userspace/demo", []string{"userspace", "loader", "maps"}, root},
 		{"userspace", []string{policy, flow}, peers},

@@ -1,0 +1,168 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Network is what others have made of a network namespace.
+type Network struct {
+	Links []Link
+	Rules []Rule
+}
+
+// Link is a network device.
+type Link struct {
+	Index   int
+	Name    string
+	Kind    string   // such as tun, wireguard, veth; "device" for hardware
+	Uplink  bool     // it has a default route in the main table
+	Mark    uint32   // of a WireGuard link's own packets, 0 for none
+	MarkErr error    // why Mark is not known
+	Filters []string // names of its tc filters; only of uplinks
+}
+
+// Rule is a rule of policy routing.
+type Rule struct {
+	IPv6     bool
+	Priority int
+	Mark     uint32
+	Mask     uint32 // 0: the rule does not look at marks
+	Not      bool   // it means packets that do not match
+	Table    int
+}
+
+// ReadNetwork reads the network namespace of the calling thread. Only the marks
+// of WireGuard links need privilege.
+func ReadNetwork() (*Network, error) {
+	links, err := settled(netlink.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	uplinks, err := defaultLinks()
+	if err != nil {
+		return nil, fmt.Errorf("list default routes: %w", err)
+	}
+	n := new(Network)
+	for _, l := range links {
+		link := Link{
+			Index: l.Attrs().Index, Name: l.Attrs().Name, Kind: l.Type(),
+			Uplink: slices.Contains(uplinks, l.Attrs().Index),
+		}
+		if link.Kind == "wireguard" {
+			link.Mark, link.MarkErr = wireguardMark(link.Name)
+		}
+		if link.Uplink {
+			link.Filters = filters(l)
+		}
+		n.Links = append(n.Links, link)
+	}
+	n.Rules, err = markRules()
+	if err != nil {
+		return nil, fmt.Errorf("list rules: %w", err)
+	}
+	return n, nil
+}
+
+// settled lists again what changed while it was listed.
+func settled[T any](list func() ([]T, error)) ([]T, error) {
+	all, err := list()
+	for tries := 1; errors.Is(err, netlink.ErrDumpInterrupted) && tries < 5; tries++ {
+		all, err = list()
+	}
+	return all, err
+}
+
+func defaultLinks() ([]int, error) {
+	routes, err := settled(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
+		return nil, err
+	}
+	var indexes []int
+	for _, r := range routes {
+		if r.Dst != nil {
+			if ones, _ := r.Dst.Mask.Size(); ones > 0 {
+				continue
+			}
+		}
+		indexes = append(indexes, r.LinkIndex)
+		for _, hop := range r.MultiPath {
+			indexes = append(indexes, hop.LinkIndex)
+		}
+	}
+	return indexes, nil
+}
+
+// markRules lists the rules that look at marks.
+func markRules() ([]Rule, error) {
+	rules, err := settled(func() ([]netlink.Rule, error) { return netlink.RuleList(netlink.FAMILY_ALL) })
+	if err != nil {
+		return nil, err
+	}
+	var all []Rule
+	for _, r := range rules {
+		rule := Rule{
+			IPv6: r.Family == netlink.FAMILY_V6, Priority: r.Priority, Mark: r.Mark, Not: r.Invert, Table: r.Table,
+		}
+		if r.Mask != nil {
+			rule.Mask = *r.Mask
+		}
+		if rule.Mask != 0 {
+			all = append(all, rule)
+		}
+	}
+	return all, nil
+}
+
+// filters names the tc filters of a link. A link without a classifier has none,
+// and the kernel's refusal to list them is not worth a word.
+func filters(l netlink.Link) []string {
+	var names []string
+	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
+		all, err := netlink.FilterList(l, parent)
+		if err != nil {
+			continue
+		}
+		for _, filter := range all {
+			name := filter.Type()
+			if bpf, ok := filter.(*netlink.BpfFilter); ok {
+				name = bpf.Name
+			}
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// wireguardMark asks for the mark of a link's own packets. The answer holds keys,
+// too, which are not looked at.
+func wireguardMark(name string) (uint32, error) {
+	family, err := netlink.GenlFamilyGet(unix.WG_GENL_NAME)
+	if err != nil {
+		return 0, fmt.Errorf("find WireGuard: %w", err)
+	}
+	request := nl.NewNetlinkRequest(int(family.ID), unix.NLM_F_DUMP)
+	request.AddData(&nl.Genlmsg{Command: unix.WG_CMD_GET_DEVICE, Version: unix.WG_GENL_VERSION})
+	request.AddData(nl.NewRtAttr(unix.WGDEVICE_A_IFNAME, nl.ZeroTerminated(name)))
+	answers, err := request.Execute(unix.NETLINK_GENERIC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("ask WireGuard for %q: %w", name, err)
+	}
+	for _, answer := range answers {
+		attributes, err := nl.ParseRouteAttr(answer[nl.SizeofGenlmsg:])
+		if err != nil {
+			return 0, fmt.Errorf("read WireGuard's answer for %q: %w", name, err)
+		}
+		for _, a := range attributes {
+			if a.Attr.Type == unix.WGDEVICE_A_FWMARK && len(a.Value) >= 4 {
+				return nl.NativeEndian().Uint32(a.Value), nil
+			}
+		}
+	}
+	return 0, nil
+}
