@@ -148,6 +148,12 @@ func (a *fakeAgent) Apply(_ context.Context, r io.Reader, source string) (contro
 	return applied, nil
 }
 
-func (*fakeAgent) Reload(context.Context) error { return nil }
+// Reload finds what Apply was last told, if that was anything.
+func (a *fakeAgent) Reload(context.Context) error {
+	if _, err := a.Loaded(); err == nil {
+		return nil
+	}
+	return errors.New("/etc/bpfacq/bpfacq.toml:2:1: prfile: unknown key")
+}
 
 func (*fakeAgent) Metrics() http.Handler { return http.NotFoundHandler() }

@@ -18,6 +18,7 @@ import (
 	"github.com/bpfacq/bpfacq/userspace/agent"
 	"github.com/bpfacq/bpfacq/userspace/config"
 	"github.com/bpfacq/bpfacq/userspace/demo"
+	"github.com/bpfacq/bpfacq/userspace/doctor"
 )
 
 // result is what a command line left behind.
@@ -38,6 +39,8 @@ func execute(ctx context.Context, change func(*env), args ...string) result {
 		demo:   func(context.Context, demo.Options) error { return unexpected },
 		pinned: func(string) (pinned, error) { return nil, unexpected },
 		detach: func(string) (bool, error) { return false, unexpected },
+
+		examine: func(context.Context, string, bool) *doctor.Report { return new(doctor.Report) },
 	}
 	if change != nil {
 		change(e)
@@ -100,7 +103,7 @@ func TestReadingCommandsAnswerInTwoForms(t *testing.T) {
 		}
 	})
 	want := []string{
-		"bpfacq explain", "bpfacq flows", "bpfacq maps dump", "bpfacq policy show", "bpfacq profile check",
+		"bpfacq doctor", "bpfacq explain", "bpfacq flows", "bpfacq maps dump", "bpfacq policy show", "bpfacq profile check",
 		"bpfacq rules", "bpfacq status", "bpfacq version",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -115,8 +118,14 @@ func TestRunHandsOverTheConfiguration(t *testing.T) {
 	}
 	got := execute(t.Context(), func(e *env) {
 		e.agent = func(_ context.Context, start agent.Options) error {
-			if start.Config.Profile != "/p.json" || start.ConfigPath != path || start.Version == "" {
+			if start.Config.Profile != "/p.json" || start.Version == "" || start.Watchdog != 0 {
 				t.Errorf("the agent is started with %+v", start)
+			}
+			if err := os.WriteFile(path, []byte("profile = '/q.json'\n"), 0o600); err != nil {
+				t.Error(err)
+			}
+			if again, err := start.Reread(); err != nil || again.Profile != "/q.json" {
+				t.Errorf("read again, the configuration is %+v, %v", again, err)
 			}
 			start.Log.Info("one")
 			start.Log.Warn("two")
@@ -138,11 +147,26 @@ func TestRunHandsOverTheConfiguration(t *testing.T) {
 	}
 }
 
-func TestRunWithoutAFileHasNothingToReadAgain(t *testing.T) {
+func TestRunReadsAFileThatIsMadeLater(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "bpfacq.toml")
 	got := execute(t.Context(), func(e *env) {
+		e.config = path
 		e.agent = func(_ context.Context, start agent.Options) error {
-			if diff := cmp.Diff(config.Default(), *start.Config); diff != "" || start.ConfigPath != "" {
-				t.Errorf("configuration from %q (-default +got):\n%s", start.ConfigPath, diff)
+			if diff := cmp.Diff(config.Default(), *start.Config); diff != "" {
+				t.Errorf("without a file (-default +got):\n%s", diff)
+			}
+			for _, step := range []struct{ file, profile string }{
+				{"", config.Default().Profile}, {"profile = '/p.json'", "/p.json"}, {"profile = 7", ""},
+			} {
+				if step.file != "" {
+					if err := os.WriteFile(path, []byte(step.file), 0o600); err != nil {
+						t.Error(err)
+					}
+				}
+				again, err := start.Reread()
+				if (err != nil) != (step.profile == "") || err == nil && again.Profile != step.profile {
+					t.Errorf("with %q: %+v, %v, want profile %q", step.file, again, err, step.profile)
+				}
 			}
 			return nil
 		}

@@ -69,7 +69,8 @@ func (e *env) serveEdge(ctx context.Context, f edgeFlags) error {
 		return err
 	}
 	registry := prometheus.NewRegistry()
-	log := e.logger("text", slog.LevelInfo)
+	log, flush := e.logger(formatAuto, slog.LevelInfo)
+	defer flush()
 	server, err := edge.New(edge.Options{
 		Listen:      f.listen,
 		Certificate: certificate,

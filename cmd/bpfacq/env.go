@@ -10,6 +10,7 @@ import (
 	"github.com/bpfacq/bpfacq/userspace/agent"
 	"github.com/bpfacq/bpfacq/userspace/config"
 	"github.com/bpfacq/bpfacq/userspace/demo"
+	"github.com/bpfacq/bpfacq/userspace/doctor"
 )
 
 // env is all that the commands use of the world around them.
@@ -17,11 +18,15 @@ type env struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	config         string // where the configuration is when no flag says otherwise
+	journaled      bool   // whether standard error leads to the systemd journal
 
 	agent  func(context.Context, agent.Options) error // what run runs
 	demo   func(context.Context, demo.Options) error  // what demo runs
 	pinned func(pins string) (pinned, error)          // what maps dump reads
 	detach func(pins string) (bool, error)            // what detach does; false: there was nothing
+
+	// what doctor does, with the path of the configuration and whether it was named
+	examine func(ctx context.Context, config string, named bool) *doctor.Report
 }
 
 // pinned are the maps below a pin folder.
@@ -37,9 +42,13 @@ func host() *env {
 		stdout: os.Stdout,
 		stderr: os.Stderr,
 		config: config.Path,
-		agent:  agent.Run,
-		demo:   demo.Run,
-		pinned: func(pins string) (pinned, error) { return maps.Open(loader.MapsDir(pins)) },
-		detach: loader.Detach,
+
+		journaled: journaled(),
+		agent:     agent.Run,
+		demo:      demo.Run,
+		pinned:    func(pins string) (pinned, error) { return maps.Open(loader.MapsDir(pins)) },
+		detach:    loader.Detach,
+
+		examine: examine,
 	}
 }

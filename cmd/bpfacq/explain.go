@@ -67,7 +67,7 @@ func (e *env) explain(ctx context.Context, at *place, file string, flow []string
 	case !notRunning(err):
 		return nil, err
 	}
-	c, _, configErr := at.load()
+	c, configErr := at.load()
 	if configErr != nil {
 		return nil, configErr
 	}

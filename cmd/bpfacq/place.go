@@ -32,19 +32,18 @@ func agentFlags(e *env, cmd *cobra.Command) *place {
 	return p
 }
 
-// load reads the configuration and says from which file. Only the file in the
-// default place may be missing: the defaults then hold, and the path is empty.
-func (p *place) load() (c *config.Config, path string, err error) {
+// load reads the configuration, also once more. Only the file in the default place
+// may be missing: the defaults then hold.
+func (p *place) load() (*config.Config, error) {
 	if p.path != "" {
-		c, err = config.Load(p.path)
-		return c, p.path, err
+		return config.Load(p.path)
 	}
-	c, err = config.Load(p.byDefault)
+	c, err := config.Load(p.byDefault)
 	if errors.Is(err, fs.ErrNotExist) {
 		byDefault := config.Default()
-		return &byDefault, "", nil
+		return &byDefault, nil
 	}
-	return c, p.byDefault, err
+	return c, err
 }
 
 // client returns a client of the agent. With --socket it works even when the
@@ -53,7 +52,7 @@ func (p *place) client() (*control.Client, error) {
 	if p.socket != "" {
 		return control.NewClient(p.socket), nil
 	}
-	c, _, err := p.load()
+	c, err := p.load()
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +70,7 @@ func (p *place) pins(flag string) (string, error) {
 	if flag != "" {
 		return flag, nil
 	}
-	c, _, err := p.load()
+	c, err := p.load()
 	if err != nil {
 		return "", err
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/coreos/go-systemd/v22/journal"
+
 	"github.com/bpfacq/bpfacq/userspace/control"
 )
 
@@ -57,10 +59,10 @@ func (e *env) report(err error) int {
 		return exitOK
 	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		fmt.Fprintf(e.stderr, "bpfacq: error: %s\n", line)
+		e.say(journal.PriErr, "error: "+line)
 	}
 	if hint := remedy(err); hint != "" {
-		fmt.Fprintf(e.stderr, "bpfacq: hint: %s\n", hint)
+		e.say(journal.PriNotice, "hint: "+hint)
 	}
 	if _, ok := errors.AsType[*usageError](err); ok {
 		return exitUsage
@@ -68,7 +70,16 @@ func (e *env) report(err error) int {
 	return exitFailure
 }
 
-func (e *env) warn(text string) { fmt.Fprintf(e.stderr, "bpfacq: warning: %s\n", text) }
+func (e *env) warn(text string) { e.say(journal.PriWarning, "warning: "+text) }
+
+// say writes a line. In the journal it has its priority: sd-daemon(3).
+func (e *env) say(priority journal.Priority, line string) {
+	prefix := ""
+	if e.journaled {
+		prefix = fmt.Sprintf("<%d>", priority)
+	}
+	fmt.Fprintf(e.stderr, "%sbpfacq: %s\n", prefix, line)
+}
 
 func remedy(err error) string {
 	if e, ok := errors.AsType[advised](err); ok {

@@ -7,11 +7,11 @@ import (
 	"os/signal"
 	"sync"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/bpfacq/bpfacq/userspace/agent"
+	"github.com/bpfacq/bpfacq/userspace/supervisor"
 )
 
 func newRun(e *env) *cobra.Command {
@@ -23,48 +23,60 @@ carries acquired flows to their edges, until SIGINT or SIGTERM. Then it takes th
 datapath off the host.
 
 SIGHUP reads the configuration and the profile again. A profile that is rejected
-changes nothing. When the agent dies, the datapath stays: each rule's hardening
-then decides, until an agent runs again or "bpfacq detach --all".`,
+changes nothing; "bpfacq reload" does the same and says so. When the agent dies, the
+datapath stays: each rule's hardening then decides, until an agent runs again or
+"bpfacq detach --all".
+
+Under systemd the agent says what it is at, is watched by a watchdog if the unit has
+one, and logs to the journal with a field for every attribute.`,
 		Example: `  sudo bpfacq run
   sudo bpfacq run --config ./bpfacq.toml`,
 		Args: operands,
 	}
 	at := configFlag(e, cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, path, err := at.load()
+		manager, err := supervisor.FromEnvironment()
 		if err != nil {
-			return err
+			e.warn(err.Error())
 		}
-		level := new(slog.LevelVar)
-		level.Set(c.Log.Level)
-		reload, stop := hangups(cmd.Context())
-		defer stop()
-		return e.agent(cmd.Context(), agent.Options{
-			Config:     c,
-			ConfigPath: path,
-			Version:    version(),
-			Log:        e.logger(c.Log.Format, level),
-			LogLevel:   level,
-			Reload:     reload,
-			Ready:      e.ready,
-		})
+		err = e.runAgent(cmd.Context(), at, manager)
+		if err != nil {
+			e.notify(manager, supervisor.Notice{Status: "failed: " + err.Error(), Err: err})
+		}
+		return err
 	}
 	return cmd
 }
 
-// ready tells systemd, if it started the agent, that the unit is up.
-func (e *env) ready() {
-	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
-		e.warn("notify systemd: " + err.Error())
+// runAgent runs the agent with the configuration of a place.
+func (e *env) runAgent(ctx context.Context, at *place, manager *supervisor.Supervisor) error {
+	c, err := at.load()
+	if err != nil {
+		return err
 	}
+	level := new(slog.LevelVar)
+	level.Set(c.Log.Level)
+	log, flush := e.logger(c.Log.Format, level)
+	defer flush()
+	reload, stop := hangups(ctx)
+	defer stop()
+	return e.agent(ctx, agent.Options{
+		Config:   c,
+		Reread:   at.load,
+		Version:  version(),
+		Log:      log,
+		LogLevel: level,
+		Reload:   reload,
+		Notify:   func(n supervisor.Notice) { e.notify(manager, n) },
+		Watchdog: manager.Watchdog,
+	})
 }
 
-func (e *env) logger(format string, level slog.Leveler) *slog.Logger {
-	options := &slog.HandlerOptions{Level: level}
-	if format == "json" {
-		return slog.New(slog.NewJSONHandler(e.stderr, options))
+// notify tells the service manager, if one started the agent.
+func (e *env) notify(manager *supervisor.Supervisor, n supervisor.Notice) {
+	if err := manager.Notify(n); err != nil {
+		e.warn(err.Error())
 	}
-	return slog.New(slog.NewTextHandler(e.stderr, options))
 }
 
 // hangups yields for every SIGHUP until stop is called. Those that arrive while

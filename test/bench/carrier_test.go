@@ -12,6 +12,7 @@ import (
 	"github.com/bpfacq/bpfacq/userspace/agent"
 	"github.com/bpfacq/bpfacq/userspace/config"
 	"github.com/bpfacq/bpfacq/userspace/edge"
+	"github.com/bpfacq/bpfacq/userspace/supervisor"
 )
 
 // agentScenario is the agent, as `bpfacq run` runs it. Its arguments are its
@@ -33,7 +34,11 @@ func agentScenario(args []string, stdout io.Writer) error {
 		Config:  c,
 		Version: "bench",
 		Log:     slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.Log.Level})),
-		Ready:   func() { go func() { stop(obey(stdout, nil)) }() },
+		Notify: func(n supervisor.Notice) {
+			if n.Stage == supervisor.StageReady {
+				go func() { stop(obey(stdout, nil)) }()
+			}
+		},
 	})
 	return errors.Join(err, dropCanceled(context.Cause(ctx)))
 }

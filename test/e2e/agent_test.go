@@ -10,11 +10,13 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"github.com/bpfacq/bpfacq/userspace/agent"
 	"github.com/bpfacq/bpfacq/userspace/config"
 	"github.com/bpfacq/bpfacq/userspace/edge"
+	"github.com/bpfacq/bpfacq/userspace/supervisor"
 )
 
 // agentScenario is the agent with the configuration file of its argument. It
@@ -28,14 +30,27 @@ func agentScenario(args []string, stdout io.Writer) error {
 	defer stop()
 	level := new(slog.LevelVar)
 	level.Set(c.Log.Level)
+	manager, err := supervisor.FromEnvironment()
+	if err != nil {
+		return err
+	}
+	var ready sync.Once
 	return agent.Run(ctx, agent.Options{
-		Config:     c,
-		ConfigPath: args[0],
-		Version:    "v1.2.3",
-		Log:        slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
-		LogLevel:   level,
-		Reload:     hangups(ctx),
-		Ready:      func() { fmt.Fprintln(stdout, "ready") },
+		Config:   c,
+		Reread:   func() (*config.Config, error) { return config.Load(args[0]) },
+		Version:  "v1.2.3",
+		Log:      slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
+		LogLevel: level,
+		Reload:   hangups(ctx),
+		Notify: func(n supervisor.Notice) {
+			if err := manager.Notify(n); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+			}
+			if n.Stage == supervisor.StageReady {
+				ready.Do(func() { fmt.Fprintln(stdout, "ready") })
+			}
+		},
+		Watchdog: manager.Watchdog,
 	})
 }
 

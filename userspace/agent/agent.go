@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,7 +19,9 @@ import (
 	"github.com/bpfacq/bpfacq/userspace/flow"
 	"github.com/bpfacq/bpfacq/userspace/listen"
 	"github.com/bpfacq/bpfacq/userspace/metrics"
+	"github.com/bpfacq/bpfacq/userspace/policy"
 	"github.com/bpfacq/bpfacq/userspace/relay"
+	"github.com/bpfacq/bpfacq/userspace/supervisor"
 )
 
 // endedFlows is how many ended flows are remembered for `bpfacq flows`.
@@ -26,17 +29,24 @@ const endedFlows = 1024
 
 // Options are what an agent needs to run.
 type Options struct {
-	Config     *config.Config
-	ConfigPath string // read again on reload; empty keeps Config
-	Version    string
-	Log        *slog.Logger
-	LogLevel   *slog.LevelVar // follows the configuration; may be nil
+	Config   *config.Config
+	Version  string
+	Log      *slog.Logger
+	LogLevel *slog.LevelVar // follows the configuration; may be nil
+
+	// Reread reads the configuration again for a reload; nil keeps Config.
+	Reread func() (*config.Config, error)
 
 	// Reload asks for a reload each time it yields; it may be nil.
 	Reload <-chan struct{}
 
-	// Ready, if not nil, is called once, when flows are being acquired.
-	Ready func()
+	// Notify, if not nil, is told what the agent is at. It is called in order,
+	// never concurrently, and must not block for long.
+	Notify func(supervisor.Notice)
+
+	// Watchdog is within which time Notify is told, again and again from the
+	// first stage Ready on, that the agent is alive, if it is. 0 is never.
+	Watchdog time.Duration
 }
 
 // Agent is a running agent. It implements control.Agent and relay.Dialer.
@@ -50,9 +60,12 @@ type Agent struct {
 	listener *listen.Listener // nil while another relay carries the flows
 	metrics  http.Handler
 	epochs   *epochs
+	notices  *notices
 	states   chan struct{} // asks for the channels' states to be written
+	look     chan struct{} // asks for edges to be looked for
 
-	apply  sync.Mutex // held while a policy or a configuration is put in force
+	apply  sync.Mutex                       // held while a policy or a configuration is put in force
+	places map[policy.Edge][]netip.AddrPort // where DNS found edges; of apply
 	config atomic.Pointer[config.Config]
 	loaded atomic.Pointer[loaded]
 }
@@ -62,6 +75,8 @@ type Agent struct {
 // it was before, or, if an earlier agent's datapath was in force and this one
 // never announced itself, as that one left it.
 func Run(ctx context.Context, o Options) error {
+	notices := &notices{notify: o.Notify}
+	notices.starting("loading programs")
 	datapath, err := load(o.Config)
 	if err != nil {
 		return fmt.Errorf("load datapath: %w", err)
@@ -77,7 +92,10 @@ func Run(ctx context.Context, o Options) error {
 		datapath: datapath,
 		flows:    flow.NewTable(endedFlows),
 		epochs:   newEpochs(o.Log),
+		notices:  notices,
 		states:   make(chan struct{}, 1),
+		look:     make(chan struct{}, 1),
+		places:   make(map[policy.Edge][]netip.AddrPort),
 	}
 	a.config.Store(o.Config)
 	a.metrics = metrics.Handler(a, o.Version)
@@ -119,6 +137,7 @@ func (a *Agent) run(ctx context.Context) (announced bool, err error) {
 	}
 	defer a.drain(a.accept(ctx))
 
+	a.notices.starting("applying profile " + a.config.Load().Profile)
 	if err := a.applyFirst(ctx); err != nil {
 		return false, err
 	}
@@ -136,46 +155,11 @@ func (a *Agent) run(ctx context.Context) (announced bool, err error) {
 		return false, err
 	}
 	a.log.Info("acquiring", slog.Uint64("generation", uint64(a.loaded.Load().Generation)))
-	if a.opts.Ready != nil {
-		a.opts.Ready()
-	}
+	a.notices.ready(a.summary())
 	<-tasks.ctx.Done()
 
+	a.notices.stopping("detaching")
 	// First the datapath goes, so that from here on new flows go direct;
 	// what is under way is drained by the deferred calls above.
 	return true, a.datapath.Detach()
-}
-
-// accept serves the listeners, and returns how to stop that: new flows first,
-// and then, by draining, those that are carried.
-func (a *Agent) accept(ctx context.Context) (stop func(), wait func()) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	var serving sync.WaitGroup
-	if a.listener != nil {
-		serving.Go(func() { a.listener.Serve(ctx, a.carry) })
-	}
-	return cancel, serving.Wait
-}
-
-// drain stops accepting, gives the flows that were accepted the configured time
-// to end, and resets the rest.
-func (a *Agent) drain(stop, wait func()) {
-	stop()
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		wait()
-	}()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(a.config.Load().Relay.Drain))
-	defer cancel()
-	// A flow that was just accepted may not have reached the relay, to which
-	// it would come too late once that drains.
-	select {
-	case <-ended:
-	case <-ctx.Done():
-	}
-	if left := a.relay.Drain(ctx); left > 0 {
-		a.log.Warn("flows reset at stop", slog.Int("flows", left))
-	}
-	<-ended
 }

@@ -34,7 +34,7 @@ type loaded struct {
 }
 
 // Apply implements control.Agent.
-func (a *Agent) Apply(ctx context.Context, r io.Reader, source string) (control.Applied, error) {
+func (a *Agent) Apply(_ context.Context, r io.Reader, source string) (control.Applied, error) {
 	a.apply.Lock()
 	defer a.apply.Unlock()
 	if r == nil {
@@ -50,7 +50,7 @@ func (a *Agent) Apply(ctx context.Context, r io.Reader, source string) (control.
 	if err != nil {
 		return control.Applied{}, fmt.Errorf("read profile: %w", err)
 	}
-	return a.applyRaw(ctx, raw, source, a.config.Load())
+	return a.applyRaw(raw, source, a.config.Load())
 }
 
 // applyFirst applies the configured profile at the start. A profile that is
@@ -70,9 +70,10 @@ func (a *Agent) applyFirst(ctx context.Context) error {
 	if readErr != nil {
 		return errors.Join(err, fmt.Errorf("read last good profile: %w", readErr))
 	}
-	if _, lastErr := a.applyRaw(ctx, raw, path, a.config.Load()); lastErr != nil {
+	if _, lastErr := a.applyRaw(raw, path, a.config.Load()); lastErr != nil {
 		return errors.Join(err, fmt.Errorf("apply last good profile: %w", lastErr))
 	}
+	a.notices.complain("profile is rejected, last good one is used", err)
 	a.log.Error("profile is rejected, last good one is used",
 		slog.String("profile", a.config.Load().Profile), slog.String("last_good", path), slog.Any("error", err))
 	return nil
@@ -84,19 +85,20 @@ func (a *Agent) lastGoodPath() string {
 
 // applyRaw puts a profile in force, whole or not at all, with the edge settings
 // of cfg. The caller holds a.apply.
-func (a *Agent) applyRaw(ctx context.Context, raw []byte, source string, cfg *config.Config) (control.Applied, error) {
+func (a *Agent) applyRaw(raw []byte, source string, cfg *config.Config) (control.Applied, error) {
 	parsed, err := profile.Parse(bytes.NewReader(raw))
 	if err != nil {
 		return control.Applied{}, rejected(err)
 	}
-	if err := checkEdges(parsed.Policy, cfg); err != nil { // before their names are looked up
+	if err := checkEdges(parsed.Policy, cfg); err != nil {
 		return control.Applied{}, err
 	}
-	l := &loaded{profile: parsed, edges: a.edgeProtections(ctx, parsed.Policy, &cfg.Edges)}
+	l := &loaded{profile: parsed, edges: a.edgeProtections(parsed.Policy, &cfg.Edges)}
 	l.Source = source
 	if err := a.enforce(l, cfg); err != nil {
 		return control.Applied{}, err
 	}
+	a.lookForEdges()
 	if err := a.keep(raw); err != nil {
 		a.log.Warn("keep last good profile", slog.Any("error", err))
 	}

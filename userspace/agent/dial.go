@@ -93,16 +93,19 @@ func (d *edgeDialer) DialContext(ctx context.Context, network, address string) (
 	return d.dialer.DialContext(ctx, network, address)
 }
 
-// locate returns the addresses at which an edge is reached.
-func (d *edgeDialer) locate(ctx context.Context, edge policy.Edge) ([]netip.AddrPort, error) {
-	place := cmp.Or(d.addresses[edge.Host], edge.Host)
+// literal returns where an edge is, if nobody need be asked for that.
+func literal(edges *config.Edges, edge policy.Edge) (netip.AddrPort, bool) {
+	place := cmp.Or(edges.Addresses[edge.Host], edge.Host)
 	if withPort, err := netip.ParseAddrPort(place); err == nil {
-		return []netip.AddrPort{withPort}, nil
+		return withPort, true
 	}
-	if addr, err := netip.ParseAddr(place); err == nil {
-		return []netip.AddrPort{netip.AddrPortFrom(addr.Unmap(), edge.Port)}, nil
-	}
-	addrs, err := d.dialer.Resolver.LookupNetIP(ctx, "ip", place)
+	addr, err := netip.ParseAddr(place)
+	return netip.AddrPortFrom(addr.Unmap(), edge.Port), err == nil
+}
+
+// lookUp asks DNS for the addresses of an edge.
+func (d *edgeDialer) lookUp(ctx context.Context, edge policy.Edge) ([]netip.AddrPort, error) {
+	addrs, err := d.dialer.Resolver.LookupNetIP(ctx, "ip", edge.Host)
 	if err != nil {
 		return nil, err
 	}

@@ -19,13 +19,21 @@ var errRestart = errors.New("takes effect only when the agent starts")
 
 // Reload implements control.Agent: it reads the configuration and the profile
 // again, and puts both in force or neither.
-func (a *Agent) Reload(ctx context.Context) error {
+func (a *Agent) Reload(context.Context) error {
 	a.apply.Lock()
 	defer a.apply.Unlock()
+	a.notices.reloading()
+	err := a.reload()
+	a.notices.reloaded(a.summary(), err)
+	return err
+}
+
+// reload is Reload for a caller that holds a.apply.
+func (a *Agent) reload() error {
 	current, next := a.config.Load(), a.config.Load()
-	if a.opts.ConfigPath != "" {
+	if a.opts.Reread != nil {
 		var err error
-		if next, err = config.Load(a.opts.ConfigPath); err != nil {
+		if next, err = a.opts.Reread(); err != nil {
 			return err
 		}
 	}
@@ -43,14 +51,14 @@ func (a *Agent) Reload(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read profile: %w", err)
 	}
-	if _, err := a.applyRaw(ctx, raw, next.Profile, next); err != nil {
+	if _, err := a.applyRaw(raw, next.Profile, next); err != nil {
 		return err
 	}
 	a.config.Store(next)
 	if a.opts.LogLevel != nil {
 		a.opts.LogLevel.Set(next.Log.Level)
 	}
-	a.log.Info("reloaded", slog.String("config", a.opts.ConfigPath))
+	a.log.Info("reloaded", slog.Uint64("generation", uint64(a.loaded.Load().Generation)))
 	return nil
 }
 

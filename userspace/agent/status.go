@@ -117,7 +117,8 @@ func (a *Agent) watchStates(ctx context.Context) error {
 	}
 }
 
-// showStates writes the states of the policy in force. The caller holds a.apply.
+// showStates writes the states of the policy in force, and says so to the
+// supervisor. The caller holds a.apply.
 func (a *Agent) showStates() {
 	l := a.loaded.Load()
 	if l == nil {
@@ -129,6 +130,7 @@ func (a *Agent) showStates() {
 			a.log.Warn("show channel state", slog.String("channel", l.Policy.Channels[i].ID), slog.Any("error", err))
 		}
 	}
+	a.notices.acquiring(a.summary())
 }
 
 // Gauges implements metrics.Source.

@@ -56,9 +56,8 @@ func (a *Agent) startTasks(ctx context.Context) (*tasks, error) {
 	}
 	var scrapes net.Listener
 	if cfg.Metrics.Listen != "" {
-		var lc net.ListenConfig
-		if scrapes, err = lc.Listen(ctx, "tcp", cfg.Metrics.Listen); err != nil {
-			return nil, errors.Join(fmt.Errorf("listen for metrics: %w", err), socket.Close())
+		if scrapes, err = listenForScrapes(ctx, cfg.Metrics.Listen); err != nil {
+			return nil, errors.Join(err, socket.Close())
 		}
 	}
 
@@ -80,6 +79,9 @@ func (a *Agent) startTasks(ctx context.Context) (*tasks, error) {
 	t.run("show channel states", a.watchStates)
 	t.run("reload", a.watchReload)
 	t.run("locate edges", a.watchEdges)
+	if a.opts.Watchdog > 0 {
+		t.run("feed watchdog", (&watchdog{a.opts.Watchdog, a.alive, a.notices.alive, a.log}).run)
+	}
 	return t, nil
 }
 

@@ -34,8 +34,8 @@ func (c *Config) check(entries []entry) Problems {
 	if c.Metrics.Listen != "" {
 		ck.addrPort("metrics.listen", c.Metrics.Listen)
 	}
-	if c.Log.Format != "text" && c.Log.Format != "json" {
-		ck.reject("log.format", c.Log.Format, `"text" or "json"`)
+	if !slices.Contains([]string{"auto", "text", "json", "journal"}, c.Log.Format) {
+		ck.reject("log.format", c.Log.Format, `"auto", "text", "json" or "journal"`)
 	}
 	slices.SortStableFunc(ck.problems, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))

@@ -78,10 +78,10 @@ type Metrics struct {
 	Listen string `toml:"listen"`
 }
 
-// Log says what the agent writes to its standard error.
+// Log says what the agent writes to its standard error, or to the journal.
 type Log struct {
 	Level  slog.Level `toml:"level"`
-	Format string     `toml:"format" restart:"yes"` // text or json
+	Format string     `toml:"format" restart:"yes"` // auto, text, json or journal
 }
 
 // Duration is a time.Duration that the file writes as a string such as "3s".
@@ -116,7 +116,7 @@ func Default() Config {
 		Kernel:   Kernel{Pins: "/sys/fs/bpf/bpfacq", Lease: Duration(3 * time.Second)},
 		Relay:    Relay{Drain: Duration(5 * time.Second)},
 		Control:  Control{Socket: "/run/bpfacq/control.sock"},
-		Log:      Log{Level: slog.LevelInfo, Format: "text"},
+		Log:      Log{Level: slog.LevelInfo, Format: "auto"},
 	}
 }
 

@@ -164,7 +164,7 @@ func TestParseNamesPlaceKeyAndExpectation(t *testing.T) {
 		{"external listener where no flow is sent", "[relay]\nexternal-cgroup='/x'\nexternal-listener = '[::1]:1'", `f:3:1: relay.external-listener: "[::1]:1", want "127.0.0.1:" and a port above 0`},
 		{"metrics without address", "[metrics]\nlisten = ':9100'", `f:2:1: metrics.listen: ":9100", want an address and a port such as "127.0.0.1:9100" or "[::1]:9100"`},
 		{"socket path too long", "[control]\nsocket = '/" + strings.Repeat("x", 107) + "'", `f:2:1: control.socket: "/` + strings.Repeat("x", 107) + `", want at most 107 bytes, the limit of a unix socket`},
-		{"log format", "[log]\nformat = 'xml'", `f:2:1: log.format: "xml", want "text" or "json"`},
+		{"log format", "[log]\nformat = 'xml'", `f:2:1: log.format: "xml", want "auto", "text", "json" or "journal"`},
 		{"too long", strings.Repeat("#", maxBytes+1), "f: longer than 1048576 bytes"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
