@@ -1,0 +1,22 @@
+#!/bin/sh
+# dpkg: configure [OLD VERSION], abort-…; rpm: 1 for an installation, 2 for an upgrade.
+# Nothing is enabled and nothing is started, but what runs is started anew.
+set -e
+
+case ${1-} in
+configure | 1 | 2) ;;
+*) exit 0 ;;
+esac
+
+if command -v systemd-sysusers >/dev/null; then
+	systemd-sysusers bpfacq.conf
+fi
+if command -v systemd-tmpfiles >/dev/null; then
+	systemd-tmpfiles --create bpfacq.conf
+fi
+# Not in a container or chroot without systemd as process 1.
+if [ -d /run/systemd/system ]; then
+	systemctl daemon-reload
+	systemctl try-restart bpfacq.service bpfacq-edge.service ||
+		echo 'bpfacq: see "systemctl status bpfacq bpfacq-edge"' >&2
+fi
