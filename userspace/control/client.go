@@ -10,18 +10,13 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"time"
 
 	"github.com/bpfacq/bpfacq/userspace/policy"
 )
 
-const (
-	dialTimeout = 5 * time.Second
-
-	// maxAnswer bounds what a client reads: a million rules' destinations
-	// are about 60 MB.
-	maxAnswer = 512 << 20
-)
+// maxAnswer bounds what a client reads: a million rules' destinations are about
+// 60 MB.
+const maxAnswer = 512 << 20
 
 // Client asks an agent. It keeps no connection between two questions.
 type Client struct {
@@ -31,7 +26,7 @@ type Client struct {
 
 // NewClient returns a client for the agent that answers at a socket.
 func NewClient(socket string) *Client {
-	dialer := net.Dialer{Timeout: dialTimeout}
+	var dialer net.Dialer // without a limit: the kernel answers at once
 	return &Client{socket, &http.Client{
 		Timeout: writeTimeout,
 		Transport: &http.Transport{

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -71,11 +70,15 @@ func removeStale(path string) error {
 	case stat.Mode().Type() != fs.ModeSocket:
 		return ErrNotSocket
 	}
-	conn, err := net.DialTimeout("unix", path, time.Second)
-	if err == nil {
+	// The kernel answers at once. A limit of time would only keep an agent from
+	// starting on a busy host.
+	conn, err := net.Dial("unix", path)
+	switch {
+	case err == nil:
 		return errors.Join(ErrHeld, conn.Close())
-	}
-	if !errors.Is(err, syscall.ECONNREFUSED) {
+	case errors.Is(err, syscall.EAGAIN): // more wait for its owner than its queue holds
+		return ErrHeld
+	case !errors.Is(err, syscall.ECONNREFUSED):
 		return err
 	}
 	return os.Remove(path)

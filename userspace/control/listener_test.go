@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // leaveStale leaves a socket that nobody answers, as a killed agent does.
@@ -82,6 +84,36 @@ func TestListenLeavesALiveAgentAlone(t *testing.T) {
 		t.Fatalf("the first agent is gone: %v", err)
 	}
 	conn.Close()
+}
+
+// An agent that hangs accepts nobody, and is alive.
+func TestListenLeavesAnAgentWithAFullQueueAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "control.sock")
+	stream := func() int {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		return fd
+	}
+	hung := stream()
+	if err := errors.Join(unix.Bind(hung, &unix.SockaddrUnix{Name: path}), unix.Listen(hung, 0)); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	for waiting := 0; err == nil && waiting < 100; waiting++ {
+		err = unix.Connect(stream(), &unix.SockaddrUnix{Name: path})
+	}
+	if err != unix.EAGAIN {
+		t.Fatalf("fill the queue: %v, want %v", err, unix.EAGAIN)
+	}
+	if l, err := Listen(path); l != nil || !errors.Is(err, ErrHeld) {
+		t.Errorf("Listen = %v, %v, want ErrHeld", l, err)
+	}
+	if got := mode(t, path).Type(); got != fs.ModeSocket {
+		t.Errorf("the file is %v, want the socket", got)
+	}
 }
 
 func TestListenLeavesOtherFilesAlone(t *testing.T) {
