@@ -21,7 +21,7 @@ func connects(o order) (answer, error) {
 	to := sockaddr(o.To)
 	var took []time.Duration
 	begun := time.Now()
-	for time.Since(begun) < o.For {
+	for len(took) == 0 || time.Since(begun) < o.For {
 		d, err := connectOnce(to)
 		if err != nil {
 			return answer{}, err
@@ -86,7 +86,7 @@ func classifications(o order) (answer, error) {
 	const batch = 256
 	var took []time.Duration
 	begun := time.Now()
-	for time.Since(begun) < o.For {
+	for len(took) == 0 || time.Since(begun) < o.For {
 		var to [batch]unix.SockaddrInet4
 		for i := range to {
 			to[i] = *sockaddr(netip.AddrPortFrom(network(r.IntN(o.Counter)).Addr().Next(), 443))

@@ -166,7 +166,7 @@ func TestCgroupGoesWithItsProcesses(t *testing.T) {
 
 func TestChildIsInItsNamespace(t *testing.T) {
 	ns := Netns(t)
-	addr := Banner(t, ns, "127.0.0.1:0", "hello\n")
+	addr := Banner(t, ns, "127.0.0.1:7", "hello\n") // a port that nobody outside is given
 	if got := Child(t, ns, Cgroup(t), "ask", addr.String()); got != "hello\n" {
 		t.Errorf("child inside heard %q", got)
 	}

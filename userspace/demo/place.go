@@ -81,7 +81,7 @@ func makeCgroup() (string, error) {
 // removeCgroup removes a cgroup, whose processes have been waited for. The
 // kernel may need a moment more than they.
 func removeCgroup(path string) error {
-	const poll, tries = 5 * time.Millisecond, 200
+	const poll, tries = 5 * time.Millisecond, 2000
 	retry := time.NewTicker(poll)
 	defer retry.Stop()
 	for range tries {

@@ -3,6 +3,7 @@ package edge
 import (
 	"bufio"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"golang.org/x/sys/unix"
 )
 
 // ask sends one request in the named protocol, and returns the answer's status, fields
@@ -56,14 +58,27 @@ func ask(t *testing.T, protocol string, addr net.Addr, config *tls.Config, metho
 	return response.Status[:3], header, body
 }
 
-func TestEdgeAnswersWhatBecomesNoFlow(t *testing.T) {
-	closed := serveOrigin(t, echo)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+// takenPort is an address on which nobody listens, nor can for now: its port is
+// bound.
+func takenPort(t *testing.T) string {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	nobody := ln.Addr().String()
-	ln.Close()
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", name.(*unix.SockaddrInet4).Port)
+}
+
+func TestEdgeAnswersWhatBecomesNoFlow(t *testing.T) {
+	closed, nobody := serveOrigin(t, echo), takenPort(t)
 	tests := []struct {
 		name, method, target string
 		fields               []string

@@ -232,12 +232,13 @@ func TestQuietDestinationTakesAllThatTheWindowsPermit(t *testing.T) {
 	sent := 0
 	for {
 		c.mu.Lock()
-		stuck := c.initial+s.offset <= 0
+		window := c.initial + s.offset
 		c.mu.Unlock()
-		if stuck {
+		if window <= 0 {
 			break
 		}
-		n, err := s.Write(make([]byte, 16384))
+		// Not a byte more, which could wait for ever.
+		n, err := s.Write(make([]byte, min(window, 16384)))
 		if err != nil {
 			t.Fatal(err)
 		}

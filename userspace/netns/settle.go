@@ -16,7 +16,7 @@ import (
 
 const (
 	settlePoll  = time.Millisecond
-	settleLimit = 5 * time.Second
+	settleLimit = 30 * time.Second // of a machine that is busy with something else
 )
 
 // skipDetection makes the link's own IPv6 addresses, too, skip duplicate
@@ -73,12 +73,13 @@ func awaitLocalRoutes(handle *netlink.Handle, link netlink.Link) error {
 	})
 }
 
-// await polls until there is what noun says.
+// await polls until there is what noun says. A list that changed while it was
+// read is read again.
 func await(noun string, there func() (bool, error)) error {
 	poll := time.NewTicker(settlePoll)
 	defer poll.Stop()
 	for range settleLimit / settlePoll {
-		if ok, err := there(); ok || err != nil {
+		if ok, err := there(); !errors.Is(err, netlink.ErrDumpInterrupted) && (ok || err != nil) {
 			return err
 		}
 		<-poll.C
