@@ -77,7 +77,7 @@ func (s *site) checkStatus(t *testing.T) {
 			ID: sampleChannel, Name: "Private", State: "up", Since: status.Channels[0].Since,
 			Edge: sampleEdge + ":443", Diagnostic: "200 OK",
 		}},
-		Lease: control.Lease{Period: 1, Fresh: true},
+		Lease: control.Lease{Period: 60, Fresh: true},
 		Flows: control.Totals{
 			Closed: 1, Refused: 1, BytesSent: status.Flows.BytesSent, BytesReceived: status.Flows.BytesReceived,
 		},

@@ -12,10 +12,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bpfacq/bpfacq/test/testutil"
+	"github.com/bpfacq/bpfacq/userspace/config"
 	"github.com/bpfacq/bpfacq/userspace/flow"
 )
 
@@ -176,8 +178,10 @@ func TestRefusalResetsTheFlowWithItsStatus(t *testing.T) {
 			if f.State != flow.StateRefused || f.Status != test.status {
 				t.Errorf("flow is %s with status %d, want refused with %d", f.State, f.Status, test.status)
 			}
-			if want := fmt.Sprintf("status=%d orig_dst=%s ", test.status, test.to); s.log.count(want) != 1 {
-				t.Errorf("log has %q %d times, want once", want, s.log.count(want))
+			line := fmt.Sprintf("status=%d orig_dst=%s ", test.status, test.to)
+			await(t, "the flow's line in the log", func() bool { return s.log.count(line) != 0 })
+			if n := s.log.count(line); n != 1 {
+				t.Errorf("log has %q %d times, want once", line, n)
 			}
 		})
 	}
@@ -194,7 +198,7 @@ func TestBytesArriveAsTheyWereSent(t *testing.T) {
 	s.start(t)
 	size := 128 << 20
 	if testing.Short() {
-		size = 8 << 20
+		size = 4 << 20
 	}
 	got := testutil.Child(t, s.host, s.cgroup, "exchange", "bulk="+strconv.Itoa(size), "192.168.11.1:443")
 	if want := fmt.Sprintf("%d bytes came back", size); got != want {
@@ -208,15 +212,16 @@ func TestBytesArriveAsTheyWereSent(t *testing.T) {
 }
 
 // There is no timer that could cut a quiet flow. What would be noticed here is
-// one as short as those by which the agent knows that others live: the lease,
-// several times over, and the probes of edges.
+// one as short as those by which the agent and others know of each other that
+// they live: the lease and the probes of edges, each several times over.
 func TestQuietFlowStaysOpen(t *testing.T) {
 	s := newSite(t)
+	s.config.Kernel.Lease = config.Duration(2 * time.Second)
 	s.setProfile(t, variant(t, `"edsSettings":{"pollingIntervalInSeconds":10}`, `"edsSettings":{"pollingIntervalInSeconds":1}`))
 	s.startEdge(t, 443, "192.168.11.0/24:22")
 	testutil.Echo(t, s.net, "192.168.11.1:22")
 	s.start(t)
-	got := testutil.Child(t, s.host, s.cgroup, "exchange", "quiet=4s", "192.168.11.1:22")
+	got := testutil.Child(t, s.host, s.cgroup, "exchange", "quiet=5s", "192.168.11.1:22")
 	if want := "still here"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}

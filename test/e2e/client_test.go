@@ -45,7 +45,8 @@ type client struct {
 	fd  int
 }
 
-const ioTimeout = 10 * time.Second
+// ioTimeout is for one answer on a busy machine.
+const ioTimeout = time.Minute
 
 func (c *client) ask(to netip.AddrPort) (string, error) {
 	if err := c.open(to); err != nil {

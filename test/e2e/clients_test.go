@@ -42,17 +42,20 @@ func (s *site) checkCurl(t *testing.T) {
 // checkSSH runs a command by key, and sends a file through it and back.
 func (s *site) checkSSH(t *testing.T) {
 	s.startDropbear(t)
-	const size = 4 << 20
+	size := 4 << 20
+	if testing.Short() {
+		size = 1 << 20
+	}
 	cmd := program(t, "ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes",
 		"-o", "StrictHostKeyChecking=accept-new", "-o", "UserKnownHostsFile="+filepath.Join(s.folder, "known_hosts"),
 		"-i", s.key(), "root@"+webAddr, "cat; echo from $USER")
-	cmd.Stdin = io.LimitReader(noise(), size)
+	cmd.Stdin = io.LimitReader(noise(), int64(size))
 	got, err := testutil.Output(t, s.host, s.cgroup, cmd)
 	if err != nil {
 		t.Fatal(err)
 	}
 	file, rest := got[:min(size, len(got))], got[min(size, len(got)):]
-	if same, err := compare(strings.NewReader(file), noise()); same != size || err != nil {
+	if same, err := compare(strings.NewReader(file), noise()); same != int64(size) || err != nil {
 		t.Errorf("%d bytes of %d came back, %v", same, size, err)
 	}
 	if want := "from root\n"; rest != want {

@@ -87,7 +87,7 @@ func TestHundredThousandConnectsAllReachTheirDestination(t *testing.T) {
 	}
 	total := 100_000
 	if testing.Short() {
-		total = 8_000
+		total = 1_000
 	}
 	got := testutil.Child(t, b.ns, b.cgroup, "storm", strconv.Itoa(total))
 	if got != "wrong 0\n" {

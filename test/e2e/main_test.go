@@ -17,6 +17,8 @@ func TestMain(m *testing.M) {
 		"probe":      probeScenario,
 		"relay":      relayScenario,
 		"agent":      agentScenario,
+		"resolving":  resolvingScenario,
+		"journal":    journalScenario,
 		"edge":       edgeScenario,
 		"exchange":   exchangeScenario,
 		"listener":   listenerScenario,

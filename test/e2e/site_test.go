@@ -97,13 +97,14 @@ func newSite(t testing.TB) *site {
 	s.config = config.Default()
 	s.config.Profile = filepath.Join(s.folder, "profile.json")
 	s.config.StateDir = filepath.Join(s.folder, "state")
-	s.config.Kernel = config.Kernel{Cgroup: s.cgroup, Pins: s.pins, Lease: config.Duration(time.Second)}
+	// Neither may end by itself because the machine is busy with something else.
+	s.config.Kernel = config.Kernel{Cgroup: s.cgroup, Pins: s.pins, Lease: config.Duration(time.Minute)}
+	s.config.Relay.Drain = config.Duration(time.Minute)
 	s.config.Edges = config.Edges{
 		Allow:     []string{"*.globalsecureaccess.microsoft.com", "*.edge.example"},
 		CAFile:    s.files.Roots,
 		Addresses: map[string]string{sampleEdge: edgeAddr, secondEdge: edgeAddr, thirdEdge: edgeAddr},
 	}
-	s.config.Relay.Drain = config.Duration(time.Second)
 	s.config.Control.Socket = filepath.Join(s.folder, "control.sock")
 	s.setProfile(t, profile.Sample)
 	s.control = control.NewClient(s.config.Control.Socket)
