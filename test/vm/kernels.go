@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+
+	"github.com/bpfacq/bpfacq/test/vm/image"
+	"github.com/bpfacq/bpfacq/test/vm/kernel"
+	"github.com/bpfacq/bpfacq/test/vm/matrix"
+)
+
+// kernels runs the privileged tests on the kernels of the named series, or on
+// all that the project knows.
+func kernels(ctx context.Context, env environment, series []string) error {
+	return matrix.Run(ctx, matrix.Options{
+		Top:    env.folder,
+		Folder: filepath.Join(env.folder, ".build", "vm"),
+		Kernels: []matrix.Kernel{
+			{Series: "5.10", Leaving: true}, {Series: "6.1"}, {Series: "6.12"}, {Series: "6.18", Leaving: true}, {Series: kernel.Newest},
+		},
+		Choice: series,
+		Image:  testImage(env),
+		Packages: []string{
+			"./test/testutil", "./userspace/netns", "./maps", "./loader/...", "./test/e2e",
+		},
+		Flags:   []string{"-test.short"},
+		Modules: testModules(),
+		Update:  env.getenv("UPDATE") == "1",
+		Output:  env.stdout,
+	})
+}
+
+// testImage has the programs that tests run.
+func testImage(env environment) image.Spec {
+	return image.Spec{
+		Name:  "kernels",
+		Suite: "bookworm",
+		Packages: []string{
+			"curl", "dropbear-bin", "haproxy", "iproute2", "nftables", "nghttp2-proxy", "openssh-client", "python3",
+			"redsocks", "squid",
+		},
+		Size:     1 << 30,
+		Progress: env.stdout,
+	}
+}
+
+// testModules are those that tests need where they are not built in. Nothing in
+// the machine loads one by itself.
+func testModules() []string {
+	return []string{
+		"veth", "dummy", "tun",
+		"sch_ingress", "cls_bpf", "act_bpf",
+		"nf_tables", "nft_chain_nat", "nft_ct", "nft_masq", "nft_nat", "nft_redir", "nft_reject_inet", "nft_socket", "nft_tproxy",
+		"inet_diag", "tcp_diag", "udp_diag",
+		"tls", "wireguard",
+	}
+}

@@ -1,0 +1,127 @@
+package systemd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/bpfacq/bpfacq/test/vm/kernel"
+	"github.com/bpfacq/bpfacq/test/vm/qemu"
+)
+
+const (
+	memory  = 1024 // MiB
+	timeout = 15 * time.Minute
+)
+
+// result is how the test on one kernel ended.
+type result struct {
+	kernel kernel.Kernel
+	took   time.Duration
+	code   int   // of the test: 0 if all passed
+	err    error // of the machine: then code means nothing
+}
+
+// test runs the test on a kernel. A machine that failed as such gets one more
+// chance; tests that failed do not.
+func (r *run) test(ctx context.Context, k kernel.Kernel, show io.Writer) (tested result) {
+	for try := range 2 {
+		begun := time.Now()
+		tested = result{kernel: k}
+		tested.code, tested.err = r.boot(ctx, k, show)
+		tested.took = time.Since(begun)
+		if !errors.Is(tested.err, qemu.ErrInfra) || ctx.Err() != nil {
+			break
+		}
+		if try == 0 {
+			fmt.Fprintf(show, "again, since this says nothing of the tests: %v\n", tested.err)
+		}
+	}
+	return tested
+}
+
+// boot runs one machine.
+func (r *run) boot(ctx context.Context, k kernel.Kernel, show io.Writer) (code int, err error) {
+	folder := filepath.Join(r.Folder, "run", "systemd-"+k.Series)
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return 0, err
+	}
+	disk := filepath.Join(folder, "disk")
+	defer func() { err = errors.Join(err, os.RemoveAll(disk)) }()
+	if err := r.writeDisk(ctx, disk, k.Modules); err != nil {
+		return 0, err
+	}
+	console, err := os.Create(filepath.Join(folder, "console"))
+	if err != nil {
+		return 0, err
+	}
+	defer console.Close()
+	log, err := os.Create(filepath.Join(folder, "output"))
+	if err != nil {
+		return 0, err
+	}
+	defer log.Close()
+	return qemu.Machine{
+		Kernel: k.Image,
+		// A kernel that panics must not start again as if the test had asked
+		// for it.
+		Append:  "root=/dev/nvme0n1 rootfstype=ext4 rw systemd.show_status=no panic=0",
+		Memory:  memory,
+		Drives:  []qemu.Drive{{Path: disk}},
+		Reboots: true,
+		Console: console,
+		Output:  io.MultiWriter(log, show),
+		Timeout: timeout,
+	}.Run(ctx)
+}
+
+// writeDisk makes a machine's disk: the image, and after it the parts as a tar.
+// Kernels look for disks all at once and number them as they come, so that with
+// two of them none could say which is the root.
+func (r *run) writeDisk(ctx context.Context, path string, modules []string) error {
+	said, err := exec.CommandContext(ctx, "cp", "--sparse=always", "--reflink=auto", r.image, path).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("copy image: %w\n%s", err, said)
+	}
+	disk, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer disk.Close()
+	if _, err := disk.Seek(imageSize, io.SeekStart); err != nil {
+		return err
+	}
+	return errors.Join(r.parts.write(disk, modules), disk.Close())
+}
+
+// lines passes on whole lines only, with a prefix: several write to the same
+// place.
+type lines struct {
+	mu     *sync.Mutex
+	to     io.Writer
+	prefix string
+	begun  []byte
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.begun = append(l.begun, p...)
+	end := bytes.LastIndexByte(l.begun, '\n') + 1
+	var text []byte
+	for line := range bytes.Lines(l.begun[:end]) {
+		text = append(append(text, l.prefix...), line...)
+	}
+	l.begun = append(l.begun[:0], l.begun[end:]...)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, err := l.to.Write(text); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
