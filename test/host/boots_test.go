@@ -1,0 +1,48 @@
+package host
+
+import "testing"
+
+func TestInstalledServiceCarriesFlows(t *testing.T) {
+	run(t, []check{
+		{"host without bpfacq", remember},
+		{"install section of the readme", install},
+		{"status text", statusText},
+		{"edge unit", edgeUnit},
+		{"tunnel and bypass", tunnelAndBypass},
+		{"journal fields", journalFields},
+		{"exposure", exposure},
+		{"plain scope", plainScope},
+		{"user session", userSession},
+		{"user manager", userManager},
+		{"container", container},
+		{"killed", killed},
+		{"restarted", restarted},
+		{"reloaded", reloaded},
+		{"manager reloaded", managerReloaded},
+		{"network stays as it was", networkUntouched},
+		{"firewall that drops", firewall},
+		{"journal without complaints", quietJournal},
+		// The journal tells of what follows.
+		{"frozen and thawed", frozen},
+		{"reload refused", reloadRefused},
+	})
+}
+
+func TestServiceIsBackAfterAReboot(t *testing.T) {
+	run(t, []check{
+		{"before the network is online", readyBeforeOnline},
+		{"tunnel and bypass", tunnelAndBypass},
+		{"network stays as it was", networkUntouched},
+		{"journal without complaints", quietJournal},
+		{"break the profile", breakProfile},
+	})
+}
+
+func TestServiceIsBackWithABrokenProfile(t *testing.T) {
+	run(t, []check{
+		{"before the network is online", readyBeforeOnline},
+		{"last good profile", lastGoodProfile},
+		{"removed and installed again", removedAndBack},
+		{"purged", purged},
+	})
+}
