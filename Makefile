@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 ifneq ($(shell id -u),0)
 SUDO := $(shell command -v sudo)
 endif
-ROOT := $(if $(SUDO),-exec '$(SUDO) env PATH=$(PATH) CI=$(CI) SINGBOX=$(SINGBOX)')
+ROOT = $(if $(SUDO),-exec '$(SUDO) $(if $(COVER),--preserve-env=GOCOVERDIR) env PATH=$(PATH) CI=$(CI) SINGBOX=$(SINGBOX) COVER=$(COVER)')
 
 GO_FOLDERS := bpf cmd loader maps userspace test
 
@@ -56,12 +56,39 @@ bench: ## measure beside direct flows and other relays, also SINGBOX=path: .buil
 	@test/setup.sh test
 	go test -count=1 -timeout=15m -v $(ROOT) ./test/bench -args -full -json=$(CURDIR)/.build/bench.json
 
+COVERED := ./bpf,./cmd/...,./loader/...,./maps/...,./userspace/...
+
 .PHONY: cover
-cover: ## measure what the tests reach: .build/cover.html
-	@mkdir -p .build
-	go test -count=1 -timeout=20m $(ROOT) -coverpkg=./... -coverprofile=$(CURDIR)/.build/cover.out ./...
-	@go tool cover -html=.build/cover.out -o .build/cover.html
-	@go tool cover -func=.build/cover.out | tail -1
+cover: export COVER := $(CURDIR)/.build/cover/demo
+cover: ## measure what the tests reach: .build/cover/lines.html (root)
+	@test/setup.sh test
+	@rm -rf .build/cover && mkdir -p $(COVER)
+	go test -count=1 -timeout=30m $(ROOT) -coverpkg=$(COVERED) -coverprofile=.build/cover/tests ./...
+	@go tool covdata textfmt -i=$(COVER) -o .build/cover/programs
+	@cat .build/cover/tests .build/cover/programs | sed '1!{/^mode:/d}' > .build/cover/all
+	@go tool cover -html=.build/cover/all -o .build/cover/lines.html
+	@go run ./test/cover .build/cover/all
+
+.PHONY: vmtest
+vmtest: ## test on kernels in virtual machines, all or KERNELS="5.10 6.12 new" (installs what is missing; root)
+	@test/setup.sh vm
+	@go run ./test/vm kernels $(KERNELS)
+
+.PHONY: vmtest-systemd
+vmtest-systemd: ## test the installed package under systemd, in virtual machines (installs what is missing; root)
+	@test/setup.sh vm
+	@$(MAKE) packages
+	@go run ./test/vm systemd $(KERNELS)
+
+.PHONY: packages
+packages: ## build .deb and .rpm for amd64 and arm64: .build/packages
+	@rm -rf .build/packages
+	@cmd/bpfacq/package/build.sh .build/packages
+
+.PHONY: check-packages
+check-packages: ## check that the packages are reproducible, and what is in them
+	@test/setup.sh packages
+	@cmd/bpfacq/package/check.sh
 
 .PHONY: clean
 clean: ## remove what these targets built

@@ -1,5 +1,5 @@
 #!/bin/sh
-# usage: setup.sh demo|test
+# usage: setup.sh demo|test|vm|packages
 #
 # Installs what that make target needs and the machine lacks, saying so. Only
 # apt-get is known here; elsewhere it names what is missing and stops.
@@ -9,12 +9,28 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 # needs lists commands or files, and the packages that bring them. The packages
 # marked optional are not in every distribution; see with-clang.sh.
 needs() {
-	cat <<-'END'
+	case $1 in
+	demo | test) cat <<-'END' ;;
 		ip iproute2
 		nft nftables
 		curl curl
 	END
-	[ "$1" = demo ] || cat <<-'END'
+	vm) cat <<-'END' ;;
+		qemu-system-x86_64 qemu-system-x86
+		/usr/share/qemu/qboot.rom qemu-system-data
+		mmdebstrap mmdebstrap
+		mke2fs e2fsprogs
+		git git
+		lz4 lz4
+		xz xz-utils
+		zstd zstd
+	END
+	packages) cat <<-'END' ;;
+		dpkg-deb dpkg
+		rpm rpm
+	END
+	esac
+	[ "$1" != test ] || cat <<-'END'
 		clang-19 clang-19 optional
 		clang-format-19 clang-format-19 optional
 		llvm-strip-19 llvm-19 optional
@@ -106,9 +122,9 @@ disable() {
 
 target=${1-}
 case $target in
-demo | test) ;;
+demo | test | vm | packages) ;;
 *)
-	say "usage: setup.sh demo|test"
+	say "usage: setup.sh demo|test|vm|packages"
 	exit 2
 	;;
 esac
