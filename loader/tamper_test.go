@@ -96,11 +96,15 @@ func TestPinsThatSomebodyChangedAreRepairedOrNamed(t *testing.T) {
 		change func(t *testing.T, b *bed)
 		want   string // what a connect comes to after the next load; empty: it fails
 	}{
-		{"a link is removed", func(t *testing.T, b *bed) { b.removePin(t, "links", "connect4") }, refused},
+		{"a link is removed", func(t *testing.T, b *bed) {
+			b.removePin(t, "links", "connect4")
+			b.awaitDirect(t)
+		}, refused},
 		{"all links are removed", func(t *testing.T, b *bed) {
 			if err := os.RemoveAll(live(b, "links")); err != nil {
 				t.Fatal(err)
 			}
+			b.awaitDirect(t)
 		}, refused},
 		{"a map is removed", func(t *testing.T, b *bed) { b.removePin(t, "maps", "active") }, direct},
 		{"all maps are removed", func(t *testing.T, b *bed) {
@@ -157,6 +161,18 @@ func TestPinsThatSomebodyChangedAreRepairedOrNamed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// awaitDirect waits until no program decides about connects any more: a link whose
+// pin is removed is detached by a worker of the kernel, when it finds the time.
+func (b *bed) awaitDirect(t *testing.T) {
+	t.Helper()
+	for range 500 { // each starts a process, so that this takes a while
+		if b.connect(t, b.cgroup) == direct {
+			return
+		}
+	}
+	t.Fatal("the link whose pin was removed stays attached")
 }
 
 func TestCgroupThatWasRemovedAndMadeAgainIsFollowed(t *testing.T) {
