@@ -76,8 +76,13 @@ func TestHangupReloadsTheProfile(t *testing.T) {
 	s.stop(t)
 	s.start(t)
 	s.acquiresPort(t, "81")
-	if status := s.status(t); status.Profile.Source != filepath.Join(s.config.StateDir, "profile.json") {
+	status := s.status(t)
+	if status.Profile.Source != filepath.Join(s.config.StateDir, "profile.json") {
 		t.Errorf("profile is from %q, want the last good one of the state folder", status.Profile.Source)
+	}
+	const warning = "profile is rejected, last good one is used: "
+	if w := status.Warnings; len(w) != 1 || !strings.HasPrefix(w[0], warning) {
+		t.Errorf("status warns of %q, want only %q with the cause", w, warning)
 	}
 	s.stop(t)
 }

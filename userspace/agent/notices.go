@@ -73,6 +73,13 @@ func (n *notices) complain(complaint string, err error) {
 	n.complaint = complaint + ": " + firstLine(err)
 }
 
+// outstanding is what was asked for and is not in force, or empty.
+func (n *notices) outstanding() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.complaint
+}
+
 // firstLine keeps a long list of problems from hiding the rest of a status.
 func firstLine(err error) string {
 	first, _, _ := strings.Cut(err.Error(), "\n")

@@ -34,6 +34,9 @@ func (a *Agent) Status(context.Context) control.Status {
 		}
 	}
 
+	if complaint := a.notices.outstanding(); complaint != "" {
+		s.Warnings = append(s.Warnings, complaint)
+	}
 	hooks, err := a.datapath.Hooks()
 	warn(err)
 	for _, h := range hooks {
