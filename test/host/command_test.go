@@ -113,7 +113,7 @@ func wantUnit(t *testing.T, unit, state string) {
 // fetch asks the target's web server on a port, and returns which way the
 // question went.
 func fetch(ctx context.Context, port int) (way string, err error) {
-	client := http.Client{Timeout: 4 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(target, strconv.Itoa(port)), nil)
 	if err != nil {
 		return "", err
