@@ -50,7 +50,11 @@ func (a *Agent) Apply(_ context.Context, r io.Reader, source string) (control.Ap
 	if err != nil {
 		return control.Applied{}, fmt.Errorf("read profile: %w", err)
 	}
-	return a.applyRaw(raw, source, a.config.Load())
+	applied, err := a.applyRaw(raw, source, a.config.Load())
+	if err == nil {
+		a.notices.complied()
+	}
+	return applied, err
 }
 
 // applyFirst applies the configured profile at the start. A profile that is

@@ -103,7 +103,9 @@ func (a *Agent) watchEdges(ctx context.Context) error {
 // edges that DNS does not find, of which those that are not in before are logged,
 // and whether all is done.
 func (a *Agent) followEdges(ctx context.Context, before []policy.Edge) (lost []policy.Edge, whole bool) {
+	a.apply.Lock()
 	l, cfg := a.loaded.Load(), a.config.Load()
+	a.apply.Unlock()
 	found, failed := a.locate(ctx, l.profile.Policy, &cfg.Edges)
 	for edge, err := range failed {
 		lost = append(lost, edge)
@@ -115,7 +117,7 @@ func (a *Agent) followEdges(ctx context.Context, before []policy.Edge) (lost []p
 	a.apply.Lock()
 	defer a.apply.Unlock()
 	maps.Copy(a.places, found)
-	if a.loaded.Load() != l {
+	if a.loaded.Load() != l || a.config.Load() != cfg {
 		return lost, false // another policy came, which did not know of this yet
 	}
 	all := l.edges

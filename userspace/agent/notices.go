@@ -73,6 +73,13 @@ func (n *notices) complain(complaint string, err error) {
 	n.complaint = complaint + ": " + firstLine(err)
 }
 
+// complied says that what was asked for last is in force.
+func (n *notices) complied() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.complaint = ""
+}
+
 // outstanding is what was asked for and is not in force, or empty.
 func (n *notices) outstanding() string {
 	n.mu.Lock()
