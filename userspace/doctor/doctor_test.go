@@ -59,6 +59,10 @@ func TestWhatIsOddIsFound(t *testing.T) {
 		{"container without privileges", func(t *testing.T, f *fixture) {
 			f.replace(t, "proc/self/status", "CapBnd:\t000001ffffffffff", "CapBnd:\t00000000a80425fb")
 		}, []string{"capabilities failure not even root has here what the agent needs: CAP_BPF (to load programs), CAP_NET_ADMIN"}},
+		{"all that the agent's unit leaves it", func(t *testing.T, f *fixture) {
+			f.replace(t, "proc/self/status", "CapEff:\t000001ffffffffff", "CapEff:\t0000000000200000")
+			f.replace(t, "proc/self/status", "CapBnd:\t000001ffffffffff", "CapBnd:\t0000000000200000")
+		}, nil},
 		{"no proc", remove("proc/self/status"), []string{
 			"capabilities unknown /proc/self/status shows no capabilities",
 			"nftables unknown rules of nftables", "iptables unknown rules of iptables",

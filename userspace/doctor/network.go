@@ -86,7 +86,9 @@ func defaultLinks() ([]int, error) {
 	var indexes []int
 	for _, r := range routes {
 		if r.Dst != nil {
-			if ones, _ := r.Dst.Mask.Size(); ones > 0 {
+			// Two halves are how VPNs outdo a default route without
+			// removing it.
+			if ones, _ := r.Dst.Mask.Size(); ones > 1 {
 				continue
 			}
 		}
@@ -142,13 +144,10 @@ func filters(l netlink.Link) []string {
 // wireguardMark asks for the mark of a link's own packets. The answer holds keys,
 // too, which are not looked at.
 func wireguardMark(name string) (uint32, error) {
-	family, err := netlink.GenlFamilyGet(unix.WG_GENL_NAME)
+	request, err := wireguardRequest(name, unix.WG_CMD_GET_DEVICE, unix.NLM_F_DUMP)
 	if err != nil {
-		return 0, fmt.Errorf("find WireGuard: %w", err)
+		return 0, err
 	}
-	request := nl.NewNetlinkRequest(int(family.ID), unix.NLM_F_DUMP)
-	request.AddData(&nl.Genlmsg{Command: unix.WG_CMD_GET_DEVICE, Version: unix.WG_GENL_VERSION})
-	request.AddData(nl.NewRtAttr(unix.WGDEVICE_A_IFNAME, nl.ZeroTerminated(name)))
 	answers, err := request.Execute(unix.NETLINK_GENERIC, 0)
 	if err != nil {
 		return 0, fmt.Errorf("ask WireGuard for %q: %w", name, err)
@@ -165,4 +164,22 @@ func wireguardMark(name string) (uint32, error) {
 		}
 	}
 	return 0, nil
+}
+
+// wireguardRequest begins a question about a device.
+func wireguardRequest(name string, command uint8, flags int) (*nl.NetlinkRequest, error) {
+	family, err := netlink.GenlFamilyGet(unix.WG_GENL_NAME)
+	if err != nil {
+		return nil, fmt.Errorf("find WireGuard: %w", err)
+	}
+	// The library sends the two bytes behind its header as the reserved ones,
+	// which have to be zero since 7.x.
+	header := &struct {
+		nl.Genlmsg
+		reserved uint16
+	}{Genlmsg: nl.Genlmsg{Command: command, Version: unix.WG_GENL_VERSION}}
+	request := nl.NewNetlinkRequest(int(family.ID), flags)
+	request.AddData(&header.Genlmsg)
+	request.AddData(nl.NewRtAttr(unix.WGDEVICE_A_IFNAME, nl.ZeroTerminated(name)))
+	return request, nil
 }

@@ -75,13 +75,10 @@ func TestMarksOfWireGuardAreRead(t *testing.T) {
 }
 
 func setMark(name string, mark uint32) error {
-	family, err := netlink.GenlFamilyGet(unix.WG_GENL_NAME)
+	request, err := wireguardRequest(name, unix.WG_CMD_SET_DEVICE, unix.NLM_F_ACK)
 	if err != nil {
 		return err
 	}
-	request := nl.NewNetlinkRequest(int(family.ID), unix.NLM_F_ACK)
-	request.AddData(&nl.Genlmsg{Command: unix.WG_CMD_SET_DEVICE, Version: unix.WG_GENL_VERSION})
-	request.AddData(nl.NewRtAttr(unix.WGDEVICE_A_IFNAME, nl.ZeroTerminated(name)))
 	request.AddData(nl.NewRtAttr(unix.WGDEVICE_A_FWMARK, nl.Uint32Attr(mark)))
 	_, err = request.Execute(unix.NETLINK_GENERIC, 0)
 	return err

@@ -18,6 +18,32 @@ type redirection struct {
 	output       bool   // the chain sees connections of this host
 }
 
+// chain is a chain of rules, by the table with its family and its name.
+type chain struct{ table, name string }
+
+// jumps are the chains that rules of a chain go on to.
+type jumps map[chain][]chain
+
+func (j jumps) add(table, from, to string) {
+	at := chain{table, from}
+	j[at] = append(j[at], chain{table, to})
+}
+
+// reach is the chains that packets come to which are at one of these: those that
+// acquirers redirect in are mostly not those of the hooks themselves.
+func (j jumps) reach(from []chain) map[chain]bool {
+	seen := make(map[chain]bool)
+	for len(from) > 0 {
+		at := from[0]
+		from = from[1:]
+		if !seen[at] {
+			seen[at] = true
+			from = append(from, j[at]...)
+		}
+	}
+	return seen
+}
+
 // Redirections of others, by what they can do.
 const (
 	redirectRemedy = "see that it leaves loopback, and the addresses of the edges, alone"
@@ -61,10 +87,11 @@ func nftRedirections(listing []byte) (found []redirection, opaque bool, err erro
 	if err := json.Unmarshal(listing, &ruleset); err != nil {
 		return nil, false, fmt.Errorf("read the answer of nft: %w", err)
 	}
-	output := make(map[[3]string]bool)
+	var hooked []chain // of output
+	next := make(jumps)
 	for _, object := range ruleset.Objects {
-		if c := object.Chain; c != nil {
-			output[[3]string{c.Family, c.Table, c.Name}] = c.Hook == "output"
+		if c := object.Chain; c != nil && c.Hook == "output" {
+			hooked = append(hooked, chain{c.Family + " " + c.Table, c.Name})
 		}
 	}
 	for _, object := range ruleset.Objects {
@@ -75,8 +102,11 @@ func nftRedirections(listing []byte) (found []redirection, opaque bool, err erro
 		for _, expression := range r.Expr {
 			verb := ""
 			for name, value := range expression {
-				var target struct{ Name string }
+				var target struct{ Name, Target string }
 				switch name {
+				case "jump", "goto":
+					_ = json.Unmarshal(value, &target)
+					next.add(r.Family+" "+r.Table, r.Chain, target.Target)
 				case "tproxy", "redirect":
 					verb = name
 				case "xt":
@@ -86,13 +116,18 @@ func nftRedirections(listing []byte) (found []redirection, opaque bool, err erro
 				}
 			}
 			if verb != "" {
-				found = append(found, redirection{
-					r.Family + " " + r.Table, r.Chain, verb, output[[3]string{r.Family, r.Table, r.Chain}],
-				})
+				found = append(found, redirection{r.Family + " " + r.Table, r.Chain, verb, false})
 			}
 		}
 	}
+	markOutput(found, next.reach(hooked))
 	return found, opaque, nil
+}
+
+func markOutput(found []redirection, output map[chain]bool) {
+	for i, r := range found {
+		found[i].output = output[chain{r.table, r.chain}]
+	}
 }
 
 // xtVerb is the meaning of a target of iptables.
@@ -181,21 +216,26 @@ func (x *examination) runFirst(ctx context.Context, names ...string) (listing []
 // savedRedirections reads what iptables-save(8) writes.
 func savedRedirections(family, listing string) []redirection {
 	var found []redirection
+	var hooked []chain // of output
+	next := make(jumps)
 	table := ""
 	for line := range strings.Lines(listing) {
 		line = strings.TrimSpace(line)
 		if name, ok := strings.CutPrefix(line, "*"); ok {
 			table = family + " " + name
+			hooked = append(hooked, chain{table, "OUTPUT"})
 			continue
 		}
 		words := strings.Fields(line)
-		jump := slices.Index(words, "-j")
+		jump := slices.IndexFunc(words, func(word string) bool { return word == "-j" || word == "-g" })
 		if len(words) < 2 || words[0] != "-A" || jump < 0 || jump+1 == len(words) {
 			continue
 		}
+		next.add(table, words[1], words[jump+1])
 		if verb := xtVerb(words[jump+1]); verb != "" {
-			found = append(found, redirection{table, words[1], verb, words[1] == "OUTPUT"})
+			found = append(found, redirection{table, words[1], verb, false})
 		}
 	}
+	markOutput(found, next.reach(hooked))
 	return found
 }

@@ -104,6 +104,11 @@ func switchRoot(todo plan.Plan) error {
 	if err != nil {
 		return err
 	}
+	for name, target := range map[string]string{"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"} {
+		if err := os.Symlink("/proc/self/fd"+target, filepath.Join(root, "dev", name)); err != nil {
+			return err
+		}
+	}
 	source := filepath.Join(root, todo.Source)
 	if err := os.MkdirAll(source, 0o755); err != nil {
 		return err
