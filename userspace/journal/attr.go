@@ -46,6 +46,9 @@ func text(v slog.Value) string {
 	case slog.KindTime:
 		return v.Time().Format(time.RFC3339Nano)
 	case slog.KindAny:
+		if err, ok := v.Any().(error); ok {
+			return fmt.Sprint(err) // %+v may be a verifier's whole log
+		}
 		return fmt.Sprintf("%+v", v.Any())
 	}
 	return v.String()
