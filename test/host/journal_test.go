@@ -28,8 +28,11 @@ func journal(t *testing.T, matches ...string) (entries []entry) {
 	return entries
 }
 
-// quietJournal checks that nobody complained in this boot.
+// quietJournal checks that nobody complained in this boot, and nothing failed.
 func quietJournal(t *testing.T) {
+	if failed := command(t, "systemctl", "list-units", "--failed", "--plain", "--no-legend"); failed != "" {
+		t.Errorf("units have failed:\n%s", failed)
+	}
 	for _, unit := range []string{agentUnit, edgeUnitName} {
 		for _, e := range journal(t, "--priority=err", "--unit="+unit) {
 			t.Errorf("%s: %s", unit, e.text("MESSAGE"))

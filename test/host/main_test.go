@@ -10,6 +10,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"reflect"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -28,12 +30,16 @@ const (
 )
 
 // boots names the test of each boot, in order.
-func boots() []string {
-	return []string{
-		"TestInstalledServiceCarriesFlows",
-		"TestServiceIsBackAfterAReboot",
-		"TestServiceIsBackWithABrokenProfile",
+func boots() (names []string) {
+	for _, test := range []func(*testing.T){
+		TestInstalledServiceCarriesFlows,
+		TestServiceIsBackAfterAReboot,
+		TestServiceIsBackWithABrokenProfile,
+	} {
+		name := runtime.FuncForPC(reflect.ValueOf(test).Pointer()).Name()
+		names = append(names, name[strings.LastIndex(name, ".")+1:])
 	}
+	return names
 }
 
 func TestMain(m *testing.M) {

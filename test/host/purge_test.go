@@ -58,7 +58,7 @@ func hostState(t *testing.T) state {
 // by themselves, or that hold the test.
 func own() []string {
 	return []string{
-		"/dev", "/proc", "/run", "/sys", "/tmp", "/var/tmp", "/src", work, kept, "/var/lib/vmtest-boot",
+		"/dev", "/proc", "/run", "/sys", "/tmp", "/var/tmp", "/src", work, kept, "/var/lib/vmtest-boot", "/var/lib/vmtest-begun",
 		"/var/lib/dpkg", "/var/lib/apt", "/var/cache/apt", "/var/cache/debconf", "/var/cache/ldconfig", "/var/log",
 		"/var/lib/systemd", "/etc/machine-id", "/usr/lib/modules", "/home/alice",
 		// Shadow's own copies of what was there before its last change.

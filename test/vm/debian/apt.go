@@ -17,6 +17,10 @@ type Apt struct {
 	folder string
 }
 
+// ErrGone is wrapped by an error that says nothing but that archives no longer have
+// a suite.
+var ErrGone = errors.New("suite is not in the archive")
+
 // freshness is how old lists may be.
 const freshness = 12 * time.Hour
 
@@ -77,7 +81,8 @@ func (a *Apt) forget() error {
 }
 
 // Update reads the lists of packages, unless those at hand are fresh. The error
-// names what is not to be had; the rest is usable, if there is a rest.
+// names what is not to be had; the rest is usable, if there is a rest. It wraps
+// ErrGone if the archives were reached.
 func (a *Apt) Update(ctx context.Context) error {
 	if a.fresh() {
 		return nil
@@ -156,9 +161,29 @@ func (a *Apt) run(ctx context.Context, folder, name string, args ...string) (str
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return stdout.String(), fmt.Errorf("run %s: %w%s", name, err, complaint(stderr.String()))
+		err = fmt.Errorf("run %s: %w%s", name, err, complaint(stderr.String()))
+		if gone(stderr.String()) {
+			err = fmt.Errorf("%w: %w", ErrGone, err)
+		}
+		return stdout.String(), err
 	}
 	return stdout.String(), nil
+}
+
+// gone reports whether apt complains of suites that are not there, and of nothing
+// else.
+func gone(stderr string) bool {
+	found := false
+	for line := range strings.Lines(stderr) {
+		if !strings.HasPrefix(line, "E: ") {
+			continue
+		}
+		if !strings.Contains(line, "does not have a Release file") && !strings.Contains(line, "no longer has a Release file") {
+			return false
+		}
+		found = true
+	}
+	return found
 }
 
 // complaint quotes the first line that apt marks as bad.

@@ -154,6 +154,21 @@ func TestOtherSourcesMakeListsStale(t *testing.T) {
 	}
 }
 
+func TestSuiteThatIsGoneIsToldFromOneThatIsNotReached(t *testing.T) {
+	const (
+		away    = "E: The repository 'x bullseye-security Release' does not have a Release file.\n"
+		dropped = "E: The repository 'x bullseye-security Release' no longer has a Release file.\n"
+		failed  = "E: Failed to fetch x  Could not connect\nE: Some index files failed to download.\n"
+	)
+	for said, want := range map[string]bool{
+		away: true, "N: a note\n" + away + dropped: true, failed: false, away + failed: false, failed + away: false, "W: a warning\n": false, "": false,
+	} {
+		if got := gone(said); got != want {
+			t.Errorf("%q: got %t", said, got)
+		}
+	}
+}
+
 func TestComplaintOfAptIsQuoted(t *testing.T) {
 	said := "Reading package lists...\nE: The repository 'x' has no Release file.\nE: Second.\n"
 	if got, want := complaint(said), ": The repository 'x' has no Release file."; got != want {

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/bpfacq/bpfacq/test/vm/debian"
 	"github.com/bpfacq/bpfacq/test/vm/image"
 	"github.com/bpfacq/bpfacq/test/vm/kernel"
 )
@@ -95,10 +96,16 @@ func (r *run) kernels(ctx context.Context) (ready []kernel.Kernel, reports []rep
 	if err != nil {
 		return nil, nil, err
 	}
-	// What is missing then, its kernels will tell.
+	// A suite that is gone misses its kernels. Of one that was not reached it is
+	// not known what it has.
 	listsErr := apt.Update(ctx)
+	unknown := listsErr != nil && !errors.Is(listsErr, debian.ErrGone)
 	for _, wanted := range r.wanted() {
 		k, err := kernel.Get(ctx, apt, filepath.Join(r.Folder, "kernel"), wanted.Series, r.Modules)
+		if err == nil && unknown && wanted.Series == kernel.Newest {
+			err = fmt.Errorf("find the newest kernel, which may not be %s", k.Release)
+			k = kernel.Kernel{}
+		}
 		if err != nil && listsErr != nil {
 			err = fmt.Errorf("%w; %w", err, listsErr)
 		}
@@ -107,11 +114,12 @@ func (r *run) kernels(ctx context.Context) (ready []kernel.Kernel, reports []rep
 		}
 		series := cmp.Or(k.Series, wanted.Series)
 		if slices.ContainsFunc(reports, func(r report) bool { return r.series == series }) {
-			continue // the newest is one of the others
+			fmt.Fprintf(r.Output, "kernel %s: %s, named above already\n", wanted.Series, k.Release)
+			continue
 		}
 		reports = append(reports, report{
 			series: series, err: err,
-			absent: wanted.Leaving && errors.Is(err, kernel.ErrNotOffered),
+			absent: wanted.Leaving && !unknown && errors.Is(err, kernel.ErrNotOffered),
 		})
 		if err != nil {
 			fmt.Fprintf(r.Output, "kernel %s: %v\n", series, err)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"text/tabwriter"
 	"time"
@@ -138,7 +139,9 @@ func (r *run) kernels(ctx context.Context) (ready []kernel.Kernel, err error) {
 		if err != nil {
 			return nil, errors.Join(err, listsErr)
 		}
-		ready = append(ready, k)
+		if !slices.ContainsFunc(ready, func(r kernel.Kernel) bool { return r.Series == k.Series }) {
+			ready = append(ready, k)
+		}
 	}
 	return ready, nil
 }
