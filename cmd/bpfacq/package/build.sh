@@ -41,11 +41,15 @@ for shell in bash zsh fish; do
 done
 cp -R cmd/bpfacq/man "$STAGE/man"
 cp CHANGELOG.md "$STAGE/doc/"
+{
+	printf '\n==== Go %s\n\n' "$(go env GOVERSION)"
+	cat "$(go env GOROOT)/LICENSE"
+} >"$STAGE/doc/third-party"
 go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}' ./cmd/bpfacq |
 	sort -u | while read -r path version folder; do
 	printf '\n==== %s %s\n\n' "$path" "$version"
 	find "$folder" -maxdepth 1 -type f \( -name 'LICENSE*' -o -name 'NOTICE*' \) | sort | xargs -r cat
-done >"$STAGE/doc/third-party"
+done >>"$STAGE/doc/third-party"
 gzip -9n "$STAGE"/man/* "$STAGE"/doc/*
 
 # One process each: most of the time goes into xz.

@@ -16,7 +16,7 @@ if command -v systemd-tmpfiles >/dev/null; then
 fi
 # Not in a container or chroot without systemd as process 1.
 if [ -d /run/systemd/system ]; then
-	systemctl daemon-reload
+	systemctl daemon-reload || :
 	systemctl try-restart bpfacq.service bpfacq-edge.service ||
 		echo 'bpfacq: see "systemctl status bpfacq bpfacq-edge"' >&2
 fi

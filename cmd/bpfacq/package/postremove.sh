@@ -5,7 +5,7 @@ set -e
 case ${1-} in
 remove | purge | 0)
 	if [ -d /run/systemd/system ]; then
-		systemctl daemon-reload
+		systemctl daemon-reload || :
 	fi
 	rm -rf /run/bpfacq
 	;;

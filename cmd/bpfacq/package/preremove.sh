@@ -8,10 +8,11 @@ remove | 0) ;;
 esac
 
 if [ -d /run/systemd/system ]; then
-	systemctl --quiet stop bpfacq.service bpfacq-edge.service
+	systemctl --quiet stop bpfacq.service bpfacq-edge.service ||
+		echo 'bpfacq: see "systemctl status bpfacq bpfacq-edge"' >&2
 fi
 if command -v systemctl >/dev/null; then
-	systemctl --quiet --no-reload disable bpfacq.service bpfacq-edge.service
+	systemctl --quiet --no-reload disable bpfacq.service bpfacq-edge.service || :
 fi
 # An agent that was killed has left its datapath. The configuration, which may
 # name another folder of pins, may also be broken.
