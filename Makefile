@@ -33,7 +33,7 @@ test: ## run all checks and tests (installs what is missing; root)
 
 .PHONY: lint
 lint: ## check the form of Go and C
-	@test -z "$$(gofmt -l $(GO_FOLDERS) | tee /dev/stderr)" || { echo 'gofmt would change these: make format' >&2; exit 1; }
+	@files=$$(gofmt -l $(GO_FOLDERS)); test -z "$$files" || { echo "gofmt would change these (make format): $$files" >&2; exit 1; }
 	go vet ./...
 	go tool staticcheck ./...
 	@test/with-clang.sh clang-format-19 --dry-run -Werror bpf/*.[ch]
@@ -82,6 +82,7 @@ vmtest-systemd: ## test the installed package under systemd, in virtual machines
 
 .PHONY: packages
 packages: ## build .deb and .rpm for amd64 and arm64: .build/packages
+	@test/setup.sh packages
 	@rm -rf .build/packages
 	@cmd/bpfacq/package/build.sh .build/packages
 

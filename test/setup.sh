@@ -27,6 +27,7 @@ needs() {
 	END
 	packages) cat <<-'END' ;;
 		dpkg-deb dpkg
+		git git
 		rpm rpm
 	END
 	esac
