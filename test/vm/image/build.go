@@ -1,7 +1,6 @@
 package image
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +11,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/bpfacq/bpfacq/test/vm/lines"
 )
 
 // builder makes one image in a folder of its own.
@@ -91,7 +92,8 @@ func (b *builder) run(ctx context.Context, stdin io.Reader, name string, args ..
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	cmd.Stdin = stdin
 	said := &teller{b: b}
-	cmd.Stdout, cmd.Stderr = said, said
+	all := &lines.Splitter{Take: said.take}
+	cmd.Stdout, cmd.Stderr = all, all
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("run %s: %w\n%s", name, err, said.tail())
 	}
@@ -106,29 +108,21 @@ func (b *builder) sayf(format string, args ...any) {
 
 // teller keeps what a command says, and passes on mmdebstrap's milestones.
 type teller struct {
-	b     *builder
-	begun []byte // a line that has no end yet
-	said  []string
+	b    *builder
+	said []string
 }
 
 var milestone = regexp.MustCompile(`^I: ((?:downloading|installing|running apt-get|extracting|cleaning).*?)\.*$`)
 
-func (t *teller) Write(p []byte) (int, error) {
-	t.begun = append(t.begun, p...)
-	for {
-		line, rest, found := bytes.Cut(t.begun, []byte("\n"))
-		if !found {
-			return len(p), nil
-		}
-		t.begun = rest
-		t.said = append(t.said, string(line))
-		if m := milestone.FindSubmatch(line); m != nil {
-			t.b.sayf("image %s: %s", t.b.spec.Name, m[1])
-		}
+func (t *teller) take(line []byte) error {
+	t.said = append(t.said, string(line))
+	if m := milestone.FindSubmatch(line); m != nil {
+		t.b.sayf("image %s: %s", t.b.spec.Name, m[1])
 	}
+	return nil
 }
 
 func (t *teller) tail() string {
-	const lines = 20
-	return strings.Join(t.said[max(0, len(t.said)-lines):], "\n")
+	const limit = 20
+	return strings.Join(t.said[max(0, len(t.said)-limit):], "\n")
 }

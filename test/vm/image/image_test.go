@@ -115,8 +115,11 @@ func TestFilesBecomeAnArchiveOwnedByRoot(t *testing.T) {
 func TestMilestonesArePassedOn(t *testing.T) {
 	var progress bytes.Buffer
 	said := &teller{b: &builder{spec: Spec{Name: "x", Progress: &progress}}}
-	io.WriteString(said, "I: installing packages...\nSetting up dbus\nI: clea")
-	io.WriteString(said, "ning package lists...\n")
+	for _, line := range []string{"I: installing packages...", "Setting up dbus", "I: cleaning package lists..."} {
+		if err := said.take([]byte(line)); err != nil {
+			t.Error(err)
+		}
+	}
 	if want := "image x: installing packages\nimage x: cleaning package lists\n"; progress.String() != want {
 		t.Errorf("got %q, want %q", progress.String(), want)
 	}

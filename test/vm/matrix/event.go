@@ -1,7 +1,6 @@
 package matrix
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
@@ -52,7 +51,6 @@ const (
 // failed one has said.
 type tally struct {
 	show    io.Writer
-	begun   []byte // a line that has no end yet
 	ends    map[test]string
 	reasons map[test]string   // of skipped tests
 	said    map[test][]string // by root
@@ -66,24 +64,11 @@ func newTally(show io.Writer) *tally {
 	}
 }
 
-// Write implements io.Writer.
-func (t *tally) Write(p []byte) (int, error) {
-	t.begun = append(t.begun, p...)
-	for {
-		line, rest, found := bytes.Cut(t.begun, []byte("\n"))
-		if !found {
-			return len(p), nil
-		}
-		t.begun = rest
-		t.take(line)
-	}
-}
-
-func (t *tally) take(line []byte) {
+func (t *tally) take(line []byte) error {
 	var e event
 	if err := json.Unmarshal(line, &e); err != nil || e.Action == "" {
-		fmt.Fprintf(t.show, "%s\n", line)
-		return
+		_, err := fmt.Fprintf(t.show, "%s\n", line)
+		return err
 	}
 	id := test{e.Package, e.Test}
 	switch e.Action {
@@ -92,6 +77,7 @@ func (t *tally) take(line []byte) {
 	case passed, failed, skipped, unending:
 		t.end(id, e)
 	}
+	return nil
 }
 
 // frame begins a line that tells what test2json makes events of.

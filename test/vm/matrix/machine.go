@@ -12,6 +12,7 @@ import (
 
 	"github.com/bpfacq/bpfacq/test/vm/initramfs"
 	"github.com/bpfacq/bpfacq/test/vm/kernel"
+	"github.com/bpfacq/bpfacq/test/vm/lines"
 	"github.com/bpfacq/bpfacq/test/vm/plan"
 	"github.com/bpfacq/bpfacq/test/vm/qemu"
 )
@@ -27,17 +28,25 @@ const (
 func (r *run) test(ctx context.Context, k kernel.Kernel) report {
 	result := r.try(ctx, k)
 	if errors.Is(result.err, qemu.ErrInfra) && ctx.Err() == nil {
-		fmt.Fprintf(r.output.of(k.Series), "again, since this says nothing of the tests: %v\n", result.err)
+		fmt.Fprintf(r.show(k), "again, since this says nothing of the tests: %v\n", result.err)
 		result = r.try(ctx, k)
 	}
 	return result
 }
 
 func (r *run) try(ctx context.Context, k kernel.Kernel) report {
-	show := r.output.of(k.Series)
+	show := r.show(k)
 	result := report{series: k.Series, release: k.Release, tally: newTally(show)}
 	result.err = r.boot(ctx, k, &result)
 	return result
+}
+
+// show is where the lines of a kernel go. Several are told apart by a prefix.
+func (r *run) show(k kernel.Kernel) io.Writer {
+	if r.alone {
+		return r.output.Of("")
+	}
+	return r.output.Of(k.Series + "\t")
 }
 
 // boot runs one machine.
@@ -75,11 +84,9 @@ func (r *run) boot(ctx context.Context, k kernel.Kernel, result *report) (err er
 	}
 	defer events.Close()
 	begun := time.Now()
-	machine.Console = io.MultiWriter(said, &console{
-		booted: func() { result.boot = time.Since(begun) },
-		show:   r.output.of(k.Series),
-	})
-	machine.Output = io.MultiWriter(events, result.tally)
+	watch := &console{booted: func() { result.boot = time.Since(begun) }, show: r.show(k)}
+	machine.Console = io.MultiWriter(said, &lines.Splitter{Take: watch.take})
+	machine.Output = io.MultiWriter(events, &lines.Splitter{Take: result.tally.take})
 	result.code, err = machine.Run(ctx)
 	result.took = time.Since(begun)
 	if err == nil && r.Update {
@@ -146,23 +153,14 @@ func addFile(archive *initramfs.Writer, name, path string) error {
 type console struct {
 	booted func()
 	show   io.Writer
-	begun  []byte
 }
 
-// Write implements io.Writer.
-func (c *console) Write(p []byte) (int, error) {
-	c.begun = append(c.begun, p...)
-	for {
-		line, rest, found := bytes.Cut(c.begun, []byte("\n"))
-		if !found {
-			return len(p), nil
-		}
-		c.begun = rest
-		switch line = bytes.TrimRight(line, "\r"); {
-		case bytes.HasPrefix(line, []byte(plan.BootLine)):
-			c.booted()
-		case bytes.HasPrefix(line, []byte(plan.ComplaintLine)):
-			fmt.Fprintf(c.show, "%s\n", line)
-		}
+func (c *console) take(line []byte) error {
+	switch line = bytes.TrimRight(line, "\r"); {
+	case bytes.HasPrefix(line, []byte(plan.BootLine)):
+		c.booted()
+	case bytes.HasPrefix(line, []byte(plan.ComplaintLine)):
+		fmt.Fprintf(c.show, "%s\n", line)
 	}
+	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/bpfacq/bpfacq/test/vm/kernel"
+	"github.com/bpfacq/bpfacq/test/vm/lines"
 	"github.com/bpfacq/bpfacq/test/vm/qemu"
 )
 
@@ -56,7 +57,7 @@ func TestMachineIsRunAgainOnlyIfItFailedAsSuch(t *testing.T) {
 			var shown bytes.Buffer
 			r := &run{
 				Options: Options{Folder: t.TempDir(), Top: t.TempDir()},
-				payload: &payload{bin: bin}, output: &output{to: &shown},
+				payload: &payload{bin: bin}, output: lines.NewOutput(&shown), alone: true,
 			}
 			got := r.test(t.Context(), kernel.Kernel{Series: "6.1", Release: "6.1.0-1"})
 			if got.code != test.code || !errors.Is(got.err, test.err) || got.release != "6.1.0-1" {

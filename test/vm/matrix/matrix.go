@@ -16,6 +16,7 @@ import (
 	"github.com/bpfacq/bpfacq/test/vm/debian"
 	"github.com/bpfacq/bpfacq/test/vm/image"
 	"github.com/bpfacq/bpfacq/test/vm/kernel"
+	"github.com/bpfacq/bpfacq/test/vm/lines"
 )
 
 // Options say what is run on what.
@@ -48,7 +49,8 @@ type run struct {
 	Options
 	root    string // path of the root file system
 	payload *payload
-	output  *output
+	output  *lines.Output
+	alone   bool // there is one kernel
 }
 
 // Run runs the tests and writes go test's output as it comes, and then a table.
@@ -66,7 +68,7 @@ func Run(ctx context.Context, opts Options) error {
 	if err != nil {
 		return err
 	}
-	r.output = &output{to: opts.Output, prefixed: len(kernels) > 1}
+	r.output, r.alone = lines.NewOutput(opts.Output), len(kernels) == 1
 	tested := make([]report, len(kernels))
 	var all errgroup.Group
 	all.SetLimit(machines)

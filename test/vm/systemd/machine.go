@@ -1,7 +1,6 @@
 package systemd
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/bpfacq/bpfacq/test/vm/kernel"
@@ -99,29 +97,4 @@ func (r *run) writeDisk(ctx context.Context, path string, modules []string) erro
 		return err
 	}
 	return errors.Join(r.parts.write(disk, modules), disk.Close())
-}
-
-// lines passes on whole lines only, with a prefix: several write to the same
-// place.
-type lines struct {
-	mu     *sync.Mutex
-	to     io.Writer
-	prefix string
-	begun  []byte
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.begun = append(l.begun, p...)
-	end := bytes.LastIndexByte(l.begun, '\n') + 1
-	var text []byte
-	for line := range bytes.Lines(l.begun[:end]) {
-		text = append(append(text, l.prefix...), line...)
-	}
-	l.begun = append(l.begun[:0], l.begun[end:]...)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if _, err := l.to.Write(text); err != nil {
-		return 0, err
-	}
-	return len(p), nil
 }

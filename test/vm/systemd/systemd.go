@@ -17,6 +17,7 @@ import (
 
 	"github.com/bpfacq/bpfacq/test/vm/image"
 	"github.com/bpfacq/bpfacq/test/vm/kernel"
+	"github.com/bpfacq/bpfacq/test/vm/lines"
 )
 
 // Options say what is run on what.
@@ -51,15 +52,13 @@ func Run(ctx context.Context, opts Options) error {
 	}
 	results := make([]result, len(kernels))
 	slots := make(chan struct{}, machines)
-	var (
-		running sync.WaitGroup
-		writing sync.Mutex
-	)
+	output := lines.NewOutput(opts.Output)
+	var running sync.WaitGroup
 	for i, k := range kernels {
 		running.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			results[i] = r.test(ctx, k, &lines{mu: &writing, to: opts.Output, prefix: k.Series + "\t"})
+			results[i] = r.test(ctx, k, output.Of(k.Series+"\t"))
 		})
 	}
 	running.Wait()

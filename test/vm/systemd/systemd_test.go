@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -112,19 +111,5 @@ func TestPackageThatWasBuiltLastIsTaken(t *testing.T) {
 	path, err := newestPackage(folder)
 	if want := filepath.Join(folder, "bpfacq_1_amd64.deb"); path != want || err != nil {
 		t.Errorf("got %q, %v, want %q", path, err, want)
-	}
-}
-
-func TestLinesOfMachinesStayWhole(t *testing.T) {
-	var (
-		out bytes.Buffer
-		mu  sync.Mutex
-	)
-	one, two := &lines{mu: &mu, to: &out, prefix: "1 "}, &lines{mu: &mu, to: &out, prefix: "2 "}
-	io.WriteString(one, "a")
-	io.WriteString(two, "x\ny")
-	io.WriteString(one, "b\n")
-	if want := "2 x\n1 ab\n"; out.String() != want {
-		t.Errorf("got %q, want %q", out.String(), want)
 	}
 }
