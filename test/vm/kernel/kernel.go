@@ -11,8 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/bpfacq/bpfacq/test/vm/debian"
 )
 
 // ErrNotOffered is wrapped by the error for a series that the archive does not
@@ -31,22 +29,9 @@ type Kernel struct {
 // that are kept stale.
 const recipe = "1"
 
-// Get returns the newest kernel of a series, or of all for Newest, with the
-// modules that are wanted and those that these need, in the order of insertion.
-// It keeps them below folder. The error wraps ErrNotOffered if there is none.
-func Get(ctx context.Context, apt *debian.Apt, folder, series string, wanted []string) (Kernel, error) {
-	names, err := apt.Names(ctx)
-	if err != nil {
-		return Kernel{}, err
-	}
-	exact, packages, ok := Choose(names, series)
-	if !ok {
-		return Kernel{}, fmt.Errorf("%w of series %s", ErrNotOffered, series)
-	}
-	files, err := apt.Fetch(ctx, packages...)
-	if err != nil {
-		return Kernel{}, err
-	}
+// keep returns the kernel of packages' files, unpacked below folder if it is not
+// there yet.
+func keep(ctx context.Context, folder, exact string, files, wanted []string) (Kernel, error) {
 	place := filepath.Join(folder, fmt.Sprintf("%s-%s", exact, digest(files)))
 	kept := place + "-" + digest(wanted)
 	if _, err := os.Stat(kept); err != nil {

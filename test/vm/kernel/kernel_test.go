@@ -5,12 +5,15 @@ import (
 	"compress/gzip"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"github.com/bpfacq/bpfacq/test/vm/debian"
 )
 
 func TestNewestPackageOfASeriesIsChosen(t *testing.T) {
@@ -229,4 +232,31 @@ func compressed(t *testing.T, content string) string {
 		t.Fatal(err)
 	}
 	return out.String()
+}
+
+// What was not reached may have the kernel, or a newer one.
+func TestArchiveThatWasNotReachedHidesKernels(t *testing.T) {
+	names := []string{"linux-image-6.1.0-56-cloud-amd64"}
+	away, gone := errors.New("connect: refused"), fmt.Errorf("%w: x", debian.ErrGone)
+	for _, test := range []struct {
+		series     string
+		lists      error
+		exact      string // empty: none
+		notOffered bool
+	}{
+		{"6.1", nil, "6.1", false},
+		{"6.1", gone, "6.1", false},
+		{"6.1", away, "6.1", false},
+		{Newest, nil, "6.1", false},
+		{Newest, gone, "6.1", false},
+		{Newest, away, "", false},
+		{"5.10", nil, "", true},
+		{"5.10", gone, "", true},
+		{"5.10", away, "", false},
+	} {
+		exact, _, err := (&Store{lists: test.lists}).choose(names, test.series)
+		if exact != test.exact || (err == nil) != (test.exact != "") || errors.Is(err, ErrNotOffered) != test.notOffered {
+			t.Errorf("%s with lists %v: got %q, %v", test.series, test.lists, exact, err)
+		}
+	}
 }

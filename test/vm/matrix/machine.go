@@ -23,21 +23,13 @@ const (
 	timeout     = 2 * testTimeout
 )
 
-// test runs the tests on a kernel. A machine that failed as such gets one more
-// chance; tests that failed do not.
-func (r *run) test(ctx context.Context, k kernel.Kernel) report {
-	result := r.try(ctx, k)
-	if errors.Is(result.err, qemu.ErrInfra) && ctx.Err() == nil {
-		fmt.Fprintf(r.show(k), "again, since this says nothing of the tests: %v\n", result.err)
-		result = r.try(ctx, k)
-	}
-	return result
-}
-
-func (r *run) try(ctx context.Context, k kernel.Kernel) report {
+// test runs the tests on a kernel.
+func (r *run) test(ctx context.Context, k kernel.Kernel) (result report) {
 	show := r.show(k)
-	result := report{series: k.Series, release: k.Release, tally: newTally(show)}
-	result.err = r.boot(ctx, k, &result)
+	result.err = qemu.Insist(ctx, show, func() error {
+		result = report{series: k.Series, release: k.Release, tally: newTally(show)}
+		return r.boot(ctx, k, &result)
+	})
 	return result
 }
 

@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/bpfacq/bpfacq/test/vm/debian"
 	"github.com/bpfacq/bpfacq/test/vm/image"
 	"github.com/bpfacq/bpfacq/test/vm/kernel"
 	"github.com/bpfacq/bpfacq/test/vm/lines"
@@ -94,23 +93,12 @@ func Run(ctx context.Context, opts Options) error {
 // kernels gets those that are to be tested, and a report for each, which says so
 // where one is not to be had.
 func (r *run) kernels(ctx context.Context) (ready []kernel.Kernel, reports []report, err error) {
-	apt, err := kernel.Archive(filepath.Join(r.Folder, "apt"))
+	store, err := kernel.OpenStore(ctx, r.Folder)
 	if err != nil {
 		return nil, nil, err
 	}
-	// A suite that is gone misses its kernels. Of one that was not reached it is
-	// not known what it has.
-	listsErr := apt.Update(ctx)
-	unknown := listsErr != nil && !errors.Is(listsErr, debian.ErrGone)
 	for _, wanted := range r.wanted() {
-		k, err := kernel.Get(ctx, apt, filepath.Join(r.Folder, "kernel"), wanted.Series, r.Modules)
-		if err == nil && unknown && wanted.Series == kernel.Newest {
-			err = fmt.Errorf("find the newest kernel, which may not be %s", k.Release)
-			k = kernel.Kernel{}
-		}
-		if err != nil && listsErr != nil {
-			err = fmt.Errorf("%w; %w", err, listsErr)
-		}
+		k, err := store.Get(ctx, wanted.Series, r.Modules)
 		if ctx.Err() != nil {
 			return nil, nil, ctx.Err()
 		}
@@ -121,7 +109,7 @@ func (r *run) kernels(ctx context.Context) (ready []kernel.Kernel, reports []rep
 		}
 		reports = append(reports, report{
 			series: series, err: err,
-			absent: wanted.Leaving && !unknown && errors.Is(err, kernel.ErrNotOffered),
+			absent: wanted.Leaving && errors.Is(err, kernel.ErrNotOffered),
 		})
 		if err != nil {
 			fmt.Fprintf(r.Output, "kernel %s: %v\n", series, err)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/bpfacq/bpfacq/test/vm/binary"
 	"github.com/bpfacq/bpfacq/test/vm/initramfs"
 	"github.com/bpfacq/bpfacq/test/vm/plan"
 )
@@ -28,8 +29,7 @@ type payload struct {
 	files []string // of the repository, relative to top
 }
 
-// build builds the payload in the folder bin. The binaries are static: they run
-// on a system that has other libraries than this one.
+// build builds the payload in the folder bin.
 func build(ctx context.Context, top, bin string, patterns []string) (*payload, error) {
 	p := &payload{top: top, bin: bin}
 	if err := os.MkdirAll(bin, 0o755); err != nil {
@@ -45,14 +45,14 @@ func build(ctx context.Context, top, bin string, patterns []string) (*payload, e
 			return nil, err
 		}
 		p.packs = append(p.packs, filepath.ToSlash(pack))
-		if err := p.compile(ctx, []string{"test", "-c"}, testBinary(pack), "./"+pack); err != nil {
+		if err := p.compile(ctx, testBinary(pack), "./"+pack, "test", "-c"); err != nil {
 			return nil, err
 		}
 	}
-	if err := p.compile(ctx, []string{"build"}, "guest", "./test/vm/guest"); err != nil {
+	if err := p.compile(ctx, "guest", "./test/vm/guest", "build"); err != nil {
 		return nil, err
 	}
-	if err := p.compile(ctx, []string{"build"}, "test2json", "cmd/test2json"); err != nil {
+	if err := p.compile(ctx, "test2json", "cmd/test2json", "build"); err != nil {
 		return nil, err
 	}
 	// Also what is not committed yet.
@@ -68,16 +68,14 @@ func build(ctx context.Context, top, bin string, patterns []string) (*payload, e
 // testBinary is the name of a package's test binary.
 func testBinary(pack string) string { return strings.ReplaceAll(pack, "/", "_") + ".test" }
 
-func (p *payload) compile(ctx context.Context, command []string, name, pack string) error {
-	_, err := p.run(ctx, "go", append(command, "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(p.bin, name), pack)...)
-	return err
+func (p *payload) compile(ctx context.Context, name, pack string, command ...string) error {
+	return binary.Build(ctx, p.top, filepath.Join(p.bin, name), pack, command...)
 }
 
 // run runs a command at the top and returns what it writes.
 func (p *payload) run(ctx context.Context, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = p.top
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {

@@ -2,8 +2,10 @@ package qemu
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"regexp"
 	"strconv"
 )
@@ -48,6 +50,17 @@ func judge(exit int, console []byte) (int, error) {
 		return 0, fmt.Errorf("%w: the console says %s, QEMU %d%s", ErrInfra, said, code, oops(console))
 	}
 	return code, nil
+}
+
+// Insist boots, and once more, saying so, if that says nothing about what ran in
+// the machine. Whatever else went wrong gets no second chance.
+func Insist(ctx context.Context, say io.Writer, boot func() error) error {
+	err := boot()
+	if errors.Is(err, ErrInfra) && ctx.Err() == nil {
+		fmt.Fprintf(say, "again, since this says nothing of the tests: %v\n", err)
+		err = boot()
+	}
+	return err
 }
 
 // oops quotes the first line of the console that tells of a crash.

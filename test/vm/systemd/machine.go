@@ -27,21 +27,15 @@ type result struct {
 	err    error // of the machine: then code means nothing
 }
 
-// test runs the test on a kernel. A machine that failed as such gets one more
-// chance; tests that failed do not.
+// test runs the test on a kernel.
 func (r *run) test(ctx context.Context, k kernel.Kernel, show io.Writer) (tested result) {
-	for try := range 2 {
+	tested.err = qemu.Insist(ctx, show, func() (err error) {
 		begun := time.Now()
 		tested = result{kernel: k}
-		tested.code, tested.err = r.boot(ctx, k, show)
+		tested.code, err = r.boot(ctx, k, show)
 		tested.took = time.Since(begun)
-		if !errors.Is(tested.err, qemu.ErrInfra) || ctx.Err() != nil {
-			break
-		}
-		if try == 0 {
-			fmt.Fprintf(show, "again, since this says nothing of the tests: %v\n", tested.err)
-		}
-	}
+		return err
+	})
 	return tested
 }
 

@@ -8,13 +8,14 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"sync"
 	"text/tabwriter"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/bpfacq/bpfacq/test/vm/binary"
 	"github.com/bpfacq/bpfacq/test/vm/image"
 	"github.com/bpfacq/bpfacq/test/vm/kernel"
 	"github.com/bpfacq/bpfacq/test/vm/lines"
@@ -51,18 +52,16 @@ func Run(ctx context.Context, opts Options) error {
 		return err
 	}
 	results := make([]result, len(kernels))
-	slots := make(chan struct{}, machines)
 	output := lines.NewOutput(opts.Output)
-	var running sync.WaitGroup
+	var running errgroup.Group
+	running.SetLimit(machines)
 	for i, k := range kernels {
-		running.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
+		running.Go(func() error {
 			results[i] = r.test(ctx, k, output.Of(k.Series+"\t"))
+			return nil
 		})
 	}
-	running.Wait()
-	if err := ctx.Err(); err != nil {
+	if err := errors.Join(running.Wait(), ctx.Err()); err != nil {
 		return err
 	}
 	fmt.Fprintln(opts.Output)
@@ -89,19 +88,9 @@ func (r *run) prepare(ctx context.Context) error {
 	r.parts.test = filepath.Join(bin, "test_host.test")
 	r.parts.guest = filepath.Join(bin, "guest")
 	return errors.Join(
-		r.compile(ctx, r.parts.test, "./test/host", "test", "-c"),
-		r.compile(ctx, r.parts.guest, "./test/vm/guest", "build"),
+		binary.Build(ctx, r.Top, r.parts.test, "./test/host", "test", "-c"),
+		binary.Build(ctx, r.Top, r.parts.guest, "./test/vm/guest", "build"),
 	)
-}
-
-// compile builds a static binary.
-func (r *run) compile(ctx context.Context, binary, pack string, command ...string) error {
-	cmd := exec.CommandContext(ctx, "go", append(command, "-trimpath", "-ldflags=-s -w", "-o", binary, pack)...)
-	cmd.Dir, cmd.Env = r.Top, append(os.Environ(), "CGO_ENABLED=0")
-	if said, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build %s: %w\n%s", pack, err, said)
-	}
-	return nil
 }
 
 // newestPackage returns the path of the .deb that was built last.
@@ -128,15 +117,14 @@ func newestPackage(folder string) (path string, err error) {
 
 // kernels gets those of the series, all of which have to be there.
 func (r *run) kernels(ctx context.Context) (ready []kernel.Kernel, err error) {
-	apt, err := kernel.Archive(filepath.Join(r.Folder, "apt"))
+	store, err := kernel.OpenStore(ctx, r.Folder)
 	if err != nil {
 		return nil, err
 	}
-	listsErr := apt.Update(ctx) // lists that are not to be had may not be needed
 	for _, series := range r.Kernels {
-		k, err := kernel.Get(ctx, apt, filepath.Join(r.Folder, "kernel"), series, r.Modules)
+		k, err := store.Get(ctx, series, r.Modules)
 		if err != nil {
-			return nil, errors.Join(err, listsErr)
+			return nil, err
 		}
 		if !slices.ContainsFunc(ready, func(r kernel.Kernel) bool { return r.Series == k.Series }) {
 			ready = append(ready, k)
