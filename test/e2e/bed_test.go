@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -43,6 +44,15 @@ func newBed(t testing.TB) *bed {
 	b.load(t, loader.Options{})
 	b.startAcceptor(t)
 	return b
+}
+
+// tune sets a value below /proc/sys/net of the bed's namespace.
+func (b *bed) tune(t testing.TB, name, value string) {
+	t.Helper()
+	err := b.ns.Do(func() error { return os.WriteFile("/proc/sys/net/"+name, []byte(value), 0) })
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (b *bed) load(t testing.TB, opts loader.Options) {

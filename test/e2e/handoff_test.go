@@ -133,12 +133,7 @@ func TestRecordComesBeforeItsSocketHoweverThatIsMade(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBed(t)
 			b.apply(t, tunnel("192.168.0.0/16"))
-			err := b.ns.Do(func() error {
-				return os.WriteFile("/proc/sys/net/ipv4/"+test.setting, []byte(test.value), 0)
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
+			b.tune(t, "ipv4/"+test.setting, test.value)
 			b.startAcceptor(t) // a listener asks when it begins to listen
 			count := 500
 			if testing.Short() {
@@ -195,12 +190,7 @@ func (b *bed) statistic(t *testing.T, name string) int {
 func TestIPv6IsAcquiredByTheIPv4ListenerAlone(t *testing.T) {
 	b := newBed(t)
 	b.apply(t, tunnel("2001:db8::/32"))
-	err := b.ns.Do(func() error {
-		return os.WriteFile("/proc/sys/net/ipv6/conf/all/disable_ipv6", []byte("1"), 0)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	b.tune(t, "ipv6/conf/all/disable_ipv6", "1")
 	b.startAcceptor(t)
 	const to = "[2001:db8::c8]:443"
 	got := testutil.Child(t, b.ns, b.cgroup, "connect", "plain", to, to)

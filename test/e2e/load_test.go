@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -79,12 +78,7 @@ func TestHundredThousandConnectsAllReachTheirDestination(t *testing.T) {
 	b := newBed(t)
 	b.apply(t, tunnel("192.168.0.0/16"))
 	// Few ports: each is used again hundreds of times.
-	err := b.ns.Do(func() error {
-		return os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40200"), 0)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	b.tune(t, "ipv4/ip_local_port_range", "40000 40200")
 	total := 100_000
 	if testing.Short() {
 		total = 1_000
