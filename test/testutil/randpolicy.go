@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"regexp"
 	"slices"
 
 	"github.com/bpfacq/bpfacq/userspace/policy"
@@ -85,7 +84,7 @@ func randomRule(r *rand.Rand, id string, addrs [][]netip.Addr, ports []uint16) p
 		rule.Addrs = append(rule.Addrs, randomRange(r, pick(r, addrs)))
 	}
 	if r.IntN(8) == 0 {
-		rule.Names = []policy.NamePattern{{Source: `.+\.example`, Regexp: regexp.MustCompile(`(?i)^(?:.+\.example)$`)}}
+		rule.Names = patterns(`.+\.example`)
 	}
 	if r.IntN(2) == 0 {
 		rule.Ports = nil

@@ -18,24 +18,28 @@ type EntryKind uint8
 const (
 	EntryRule EntryKind = iota + 1
 	EntryProtection
+	EntryPool
 )
 
 // Entry is what a cell of the verdict table refers to. The position in
 // [Compiled.Entries] of a rule is its position in [Policy.Rules]; protections
-// follow after the last rule.
+// follow after the last rule, then pools.
 type Entry struct {
 	Kind       EntryKind
 	Rule       int       // index in Policy.Rules, or -1
 	Protection int       // index in Policy.Protected, or -1
-	Action     Action    // of the rule; zero for a protection
-	Hardening  Hardening // of the rule; zero for a protection
-	Channel    string    // Channel.ID of the rule; empty for a protection
+	Pool       int       // index in Policy.Pools, or -1
+	Action     Action    // of the rule; zero for others
+	Hardening  Hardening // of the rule; zero for others
+	Channel    string    // Channel.ID of the rule; empty for others
 }
 
 // Decision returns the decision for a flow that the entry wins.
 func (e Entry) Decision() Decision {
 	d := Decision{Verdict: VerdictPass, Reason: ReasonRule, Rule: e.Rule, Protection: e.Protection}
 	switch {
+	case e.Kind == EntryPool:
+		d.Verdict, d.Reason = VerdictBlock, ReasonNoName
 	case e.Kind == EntryProtection:
 		d.Reason = ReasonNeverAcquired
 	case e.Action == ActionTunnel:
@@ -47,13 +51,19 @@ func (e Entry) Decision() Decision {
 // Compiled is a policy as tables that answer in constant time: the longest
 // prefix that holds the address gives a row, protocol and port give a class,
 // and cell Verdicts[row+class] gives the entry. It says the same as
-// [Policy.Match] for every address; names are not part of it. It is immutable.
+// [Policy.Match] for every address; names get rows of their own from
+// [Compiled.NameRow]. It is immutable, and keeps the policy that it was compiled
+// from, which must not change either.
 type Compiled struct {
 	IPv4, IPv6 []PrefixRow  // sorted, without duplicates; no prefix means no match
 	Ports      *PortClasses // class by protocol and port
 	Width      uint32       // number of classes, at least 1
 	Verdicts   []uint32     // cells: index in Entries + 1, or 0 for no match; the first row is all zero
-	Entries    []Entry      // rules, then protections
+	Entries    []Entry      // rules, then protections, then pools
+
+	policy             *Policy
+	all                classSet   // every class
+	rules, protections []classSet // by index
 }
 
 // claim is what one entry asks for. Claims are listed strongest first.
@@ -101,7 +111,10 @@ func Compile(p *Policy, budget Budget) (*Compiled, error) {
 		Width:    uint32(classes.width),
 		Verdicts: verdicts.cells,
 		Entries:  p.entries(),
+		policy:   p,
+		all:      classes.all(),
 	}
+	c.protections, c.rules = classes.sets[len(p.Pools):len(claims)-len(p.Rules)], classes.sets[len(claims)-len(p.Rules):]
 	if n := c.Bytes(); n > budget.Bytes {
 		return nil, &BudgetError{"bytes", n, budget.Bytes, "use fewer destinations"}
 	}
@@ -151,10 +164,18 @@ func sweepOf(claims []claim, is4 bool) *sweep {
 	return s
 }
 
-// claims lists what the entries of p ask for: protections before rules, as
-// nothing is stronger than a protection.
+// claims lists what the entries of p ask for: pools, as nothing else can be
+// meant by their addresses, and protections before rules.
 func (p *Policy) claims() []claim {
-	claims := make([]claim, 0, len(p.Protected)+len(p.Rules))
+	claims := make([]claim, 0, len(p.Pools)+len(p.Protected)+len(p.Rules))
+	for i, pool := range p.Pools {
+		claims = append(claims, claim{
+			value:     uint32(len(p.Rules)+len(p.Protected)+i) + 1,
+			addrs:     []AddrRange{rangeOf(pool)},
+			ports:     []PortRange{AllPorts()},
+			protocols: AnyProtocol,
+		})
+	}
 	for i, protected := range p.Protected {
 		claims = append(claims, claim{
 			value:     uint32(len(p.Rules)+i) + 1,
@@ -176,12 +197,15 @@ func rangeOf(prefix netip.Prefix) AddrRange {
 }
 
 func (p *Policy) entries() []Entry {
-	entries := make([]Entry, 0, len(p.Rules)+len(p.Protected))
+	entries := make([]Entry, 0, len(p.Rules)+len(p.Protected)+len(p.Pools))
 	for i, rule := range p.Rules {
-		entries = append(entries, Entry{EntryRule, i, -1, rule.Action, rule.Hardening, rule.Channel})
+		entries = append(entries, Entry{EntryRule, i, -1, -1, rule.Action, rule.Hardening, rule.Channel})
 	}
 	for i := range p.Protected {
-		entries = append(entries, Entry{Kind: EntryProtection, Rule: -1, Protection: i})
+		entries = append(entries, Entry{Kind: EntryProtection, Rule: -1, Protection: i, Pool: -1})
+	}
+	for i := range p.Pools {
+		entries = append(entries, Entry{Kind: EntryPool, Rule: -1, Protection: -1, Pool: i})
 	}
 	return entries
 }
@@ -198,6 +222,11 @@ func (p *Policy) checkRanges() error {
 	for _, protected := range p.Protected {
 		if !protected.Prefix.IsValid() || !rangeOf(protected.Prefix).valid() {
 			return fmt.Errorf("compile protection %q: prefix %s: %w", protected.Reason, protected.Prefix, errRange)
+		}
+	}
+	for _, pool := range p.Pools {
+		if !pool.IsValid() || !rangeOf(pool).valid() {
+			return fmt.Errorf("compile pool %s: %w", pool, errRange)
 		}
 	}
 	return nil

@@ -135,21 +135,23 @@ func TestEqualRowsAreShared(t *testing.T) {
 	}
 }
 
-func TestEntriesAreRulesThenProtections(t *testing.T) {
+func TestEntriesAreRulesThenProtectionsThenPools(t *testing.T) {
 	c := mustCompile(t, &policy.Policy{
 		Rules:     []policy.Rule{tunnel("a", 0), bypass("b", 1)},
 		Protected: policy.NeverAcquired()[:1],
+		Pools:     []netip.Prefix{netip.MustParsePrefix("6.6.0.0/16")},
 	})
 	want := []policy.Entry{
 		{
-			Kind: policy.EntryRule, Rule: 0, Protection: -1,
+			Kind: policy.EntryRule, Rule: 0, Protection: -1, Pool: -1,
 			Action: policy.ActionTunnel, Hardening: policy.HardeningBlock, Channel: "private",
 		},
 		{
-			Kind: policy.EntryRule, Rule: 1, Protection: -1,
+			Kind: policy.EntryRule, Rule: 1, Protection: -1, Pool: -1,
 			Action: policy.ActionBypass, Hardening: policy.HardeningBypass, Channel: "private",
 		},
-		{Kind: policy.EntryProtection, Rule: -1, Protection: 0},
+		{Kind: policy.EntryProtection, Rule: -1, Protection: 0, Pool: -1},
+		{Kind: policy.EntryPool, Rule: -1, Protection: -1, Pool: 0},
 	}
 	if diff := cmp.Diff(want, c.Entries); diff != "" {
 		t.Errorf("entries (-want +got):\n%s", diff)
@@ -182,6 +184,9 @@ func TestMalformedRangesAreRejected(t *testing.T) {
 		p := &policy.Policy{Protected: []policy.Protection{{Prefix: prefix, Ports: policy.AllPorts()}}}
 		if c, err := policy.Compile(p, policy.Budget{}); err == nil || c != nil {
 			t.Errorf("Compile with protected prefix %s = %v, %v, want an error alone", prefix, c, err)
+		}
+		if c, err := policy.Compile(&policy.Policy{Pools: []netip.Prefix{prefix}}, policy.Budget{}); err == nil || c != nil {
+			t.Errorf("Compile with pool %s = %v, %v, want an error alone", prefix, c, err)
 		}
 	}
 }

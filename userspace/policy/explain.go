@@ -14,13 +14,17 @@ type Explanation struct {
 	Schema      int    `json:"schema"`
 	Protocol    string `json:"protocol"`       // "tcp" or "udp"
 	Destination string `json:"destination"`    // the address, or the name of a question about a name
-	Name        string `json:"name,omitempty"` // as asked
+	Name        string `json:"name,omitempty"` // in canonical form
 	Port        uint16 `json:"port"`
 	Verdict     string `json:"verdict"` // "acquire", "pass" or "block"
 	Reason      Reason `json:"reason"`
 
-	// Protection says what the destination is, if it is never acquired.
+	// Protection says what the destination is, or what its name stands for, if
+	// it is never acquired.
 	Protection string `json:"protection,omitempty"`
+
+	// Hostname is what comes of the name, or nil if the flow has none.
+	Hostname *ExplainedName `json:"hostname,omitempty"`
 
 	// Rule is the rule that won, or nil.
 	Rule *ExplainedRule `json:"rule"`
@@ -51,15 +55,27 @@ type BeatenRule struct {
 	Why     string  `json:"why"`
 }
 
-// Explain decides f by p and says why.
+// Explain decides f by p and says why. The generation is left for the caller to
+// fill in, and so are the synthetic addresses of a name.
 func Explain(p *Policy, f Flow) Explanation {
-	return ExplainDecision(p, f, p.Match(f))
+	if f.Name == "" {
+		return ExplainDecision(p, f, p.Match(f))
+	}
+	f = f.canonical()
+	return explainName(p, f, p.MatchName(f))
 }
 
-// ExplainDecision says why f got the decision d, which tables compiled from p
-// gave. The generation is left for the caller to fill in.
+// ExplainDecision says why f, which goes to an address, got the decision d, as
+// tables compiled from p gave it. The generation is left for the caller to fill in.
 func ExplainDecision(p *Policy, f Flow, d Decision) Explanation {
 	f = f.canonical()
+	e := explanation(p, f, d)
+	e.explainBeaten(p, f, d, func(r *Rule) bool { return r.coversAddr(f.Addr) })
+	return e
+}
+
+// explanation returns all of an explanation but the rules that were beaten.
+func explanation(p *Policy, f Flow, d Decision) Explanation {
 	e := Explanation{
 		Schema:      explanationSchema,
 		Protocol:    f.Protocol.String(),
@@ -70,29 +86,41 @@ func ExplainDecision(p *Policy, f Flow, d Decision) Explanation {
 		Reason:      d.Reason,
 		Beaten:      []BeatenRule{},
 	}
-	if f.Addr.IsValid() {
+	if f.Name == "" && f.Addr.IsValid() {
 		e.Destination = f.Addr.String()
 	}
-	var winner *Rule
 	if d.Rule >= 0 {
-		winner = &p.Rules[d.Rule]
-		e.Rule = winner.explained()
+		e.Rule = p.Rules[d.Rule].explained()
 	}
 	if d.Protection >= 0 {
 		e.Protection = p.Protected[d.Protection].Reason
 	}
+	return e
+}
+
+// explainBeaten lists the rules that cover f too, of those that hold its
+// destination.
+func (e *Explanation) explainBeaten(p *Policy, f Flow, d Decision, holds func(*Rule) bool) {
 	for i := range p.Rules {
 		rule := &p.Rules[i]
-		if i <= d.Rule || !rule.covers(f) {
+		if i <= d.Rule || !rule.coversPort(f) || !holds(rule) {
 			continue
 		}
-		why := "the destination is never acquired: " + e.Protection
-		if winner != nil {
-			why = winner.beats(rule, f.Addr)
+		var why string
+		switch {
+		case d.Reason == ReasonNoName:
+			why = "the destination is an address for names"
+		case d.Rule < 0:
+			why = "the destination is never acquired: " + e.Protection
+		default:
+			why = p.Rules[d.Rule].beats(rule, f.Addr)
 		}
-		e.Beaten = append(e.Beaten, BeatenRule{rule.ID, rule.Order, rule.Channel, rule.Action.String(), why})
+		e.beat(rule, why)
 	}
-	return e
+}
+
+func (e *Explanation) beat(rule *Rule, why string) {
+	e.Beaten = append(e.Beaten, BeatenRule{rule.ID, rule.Order, rule.Channel, rule.Action.String(), why})
 }
 
 func (r *Rule) explained() *ExplainedRule {

@@ -6,9 +6,13 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/bpfacq/bpfacq/userspace/policy"
 )
+
+// comparable compares addresses as such.
+func comparable() cmp.Option { return cmpopts.EquateComparable(netip.Addr{}) }
 
 // layered has a winner over each kind of rule that it can beat.
 func layered() *policy.Policy {
@@ -82,7 +86,11 @@ func TestExplainNamesTheWinnerAndTheBeaten(t *testing.T) {
 			"name", name,
 			policy.Explanation{
 				Protocol: "udp", Destination: "a.example", Name: "a.example", Port: 443,
-				Verdict: "pass", Reason: policy.ReasonNameNotAcquired,
+				Verdict: "pass", Reason: policy.ReasonNoPool,
+				Hostname: &policy.ExplainedName{
+					DecidedBy: "address",
+					Note:      "there is no pool to acquire names with: the address that it is resolved to decides",
+				},
 				Rule: &policy.ExplainedRule{ID: "named", Order: 9.5, Channel: "private", Action: "tunnel", Hardening: "block"},
 				Beaten: []policy.BeatenRule{
 					{ID: "last", Order: 10, Channel: "private", Action: "bypass", Why: "later in order (10 after 9.5)"},
@@ -93,7 +101,7 @@ func TestExplainNamesTheWinnerAndTheBeaten(t *testing.T) {
 		t.Run(test.behaviour, func(t *testing.T) {
 			test.want.Schema = 1
 			got := policy.Explain(layered(), test.flow)
-			if diff := cmp.Diff(test.want, got); diff != "" {
+			if diff := cmp.Diff(test.want, got, comparable()); diff != "" {
 				t.Errorf("explanation (-want +got):\n%s", diff)
 			}
 		})
@@ -104,7 +112,7 @@ func TestExplainDecisionOfTables(t *testing.T) {
 	p := layered()
 	c := mustCompile(t, p)
 	f := policy.Flow{Protocol: policy.TCP, Addr: netip.MustParseAddr("10.1.2.3"), Port: 80}
-	if diff := cmp.Diff(policy.Explain(p, f), policy.ExplainDecision(p, f, c.Lookup(f))); diff != "" {
+	if diff := cmp.Diff(policy.Explain(p, f), policy.ExplainDecision(p, f, c.Lookup(f)), comparable()); diff != "" {
 		t.Errorf("explanation of the tables' decision (-oracle +tables):\n%s", diff)
 	}
 }
@@ -132,9 +140,23 @@ func TestExplanationJSON(t *testing.T) {
 			`{"schema":1,"protocol":"tcp","destination":"::1","port":80,"verdict":"pass","reason":"never-acquired",` +
 				`"protection":"loopback","rule":null,"beaten":[],"generation":0}`,
 		},
+		{
+			"name", policy.Flow{Protocol: policy.TCP, Name: "A.example.", Port: 80, Addr: netip.MustParseAddr("192.0.2.9")},
+			`{"schema":1,"protocol":"tcp","destination":"a.example","name":"a.example","port":80,"verdict":"acquire","reason":"rule",` +
+				`"hostname":{"acquired":true,"synthetic":["6.6.0.7"],"original":"192.0.2.9","decided_by":"name","also_match_original":false,` +
+				`"other_ports":"go to the original address 192.0.2.9, which decides","note":"acquired by its name, which the edge resolves"},` +
+				`"rule":{"id":"named","order":9.5,"channel":"private","action":"tunnel","hardening":"block"},` +
+				`"beaten":[{"id":"last","order":10,"channel":"private","action":"bypass","why":"later in order (10 after 9.5)"}],"generation":0}`,
+		},
 	} {
 		t.Run(test.behaviour, func(t *testing.T) {
-			got, err := json.Marshal(policy.Explain(layered(), test.flow))
+			p := layered()
+			p.Pools = []netip.Prefix{netip.MustParsePrefix("6.6.0.0/16")}
+			why := policy.Explain(p, test.flow)
+			if why.Hostname != nil {
+				why.Hostname.Synthetic = []netip.Addr{netip.MustParseAddr("6.6.0.7")}
+			}
+			got, err := json.Marshal(why)
 			if err != nil {
 				t.Fatal(err)
 			}

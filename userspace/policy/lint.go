@@ -34,6 +34,10 @@ const (
 	// the vendor evaluates earlier.
 	FindingChannelOrder FindingKind = "channel-order"
 
+	// FindingPool is a policy whose Tunnel rules name hosts that cannot be
+	// acquired, as there is no pool or it cannot be used.
+	FindingPool FindingKind = "unusable-pool"
+
 	// FindingBudget is a policy that exceeds the default budget. It is then
 	// not searched for shadowed rules.
 	FindingBudget FindingKind = "over-budget"
@@ -86,6 +90,7 @@ func Lint(p *Policy) []Finding {
 		lintHardening(p),
 		lintEqualOrders(p),
 		lintChannelOrder(p),
+		lintPool(p),
 	)
 }
 
@@ -193,6 +198,29 @@ func lintEqualOrders(p *Policy) []Finding {
 		if rule.Order == before.Order {
 			found.add(rule.ID, before.ID, "has order %s like %q: the profile's sequence decides",
 				orderText(rule.Order), before.ID)
+		}
+	}
+	return found.all()
+}
+
+// lintPool reports once that names cannot be acquired. A policy that no agent
+// has given its pools yet is judged by that of the profile.
+func lintPool(p *Policy) []Finding {
+	i := slices.IndexFunc(p.Rules, func(r Rule) bool { return r.Action == ActionTunnel && len(r.Names) > 0 })
+	pools := p.Pools
+	if len(pools) == 0 && p.Settings.SyntheticPool.IsValid() {
+		pools = []netip.Prefix{p.Settings.SyntheticPool}
+	}
+	found := &findings{kind: FindingPool}
+	switch {
+	case i < 0:
+	case len(pools) == 0:
+		found.add(p.Rules[i].ID, "", "acquires no names: the profile has no pool for synthetic addresses")
+	default:
+		for _, pool := range pools {
+			if err := CheckPool(p, pool); err != nil {
+				found.add(p.Rules[i].ID, "", "acquires no names: %v", err)
+			}
 		}
 	}
 	return found.all()

@@ -2,11 +2,14 @@ package policy_test
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/bpfacq/bpfacq/test/testutil"
 	"github.com/bpfacq/bpfacq/userspace/policy"
 )
 
@@ -71,6 +74,43 @@ func TestLintFindsWhatMayNotBeMeant(t *testing.T) {
 			[]policy.Rule{named(onPorts(tunnel("a", 0), high, low), `a\.b`), named(tunnel("b", 1), `a\.b`)},
 			[]string{"shadowed b a"},
 		},
+		{
+			"suffix below an earlier suffix",
+			[]policy.Rule{named(tunnel("a", 0), `.+\.example`), named(tunnel("b", 1), `.+\.corp\.example`, `x\.example`, `[^.]+\.lab\.example`)},
+			[]string{"shadowed b a"},
+		},
+		{
+			"suffix itself is left",
+			[]policy.Rule{named(tunnel("a", 0), `.+\.example`), named(tunnel("b", 1), `(.+\.)?example`)},
+			nil,
+		},
+		{
+			"suffix around an earlier suffix",
+			[]policy.Rule{named(tunnel("a", 0), `.+\.corp\.example`), named(tunnel("b", 1), `.+\.example`)},
+			nil,
+		},
+		{
+			"names of one label below a suffix",
+			[]policy.Rule{named(tunnel("a", 0), `[^.]+\.example`), named(tunnel("b", 1), `(x|y)\.example`), named(tunnel("c", 2), `x\.y\.example`)},
+			[]string{"shadowed b a"},
+		},
+		{
+			"names taken by two rules together",
+			[]policy.Rule{named(tunnel("a", 0), `.+\.a`), named(tunnel("b", 1), `.+\.b`), named(tunnel("c", 2), `x\.(a|b)`)},
+			[]string{"shadowed c b"},
+		},
+		{
+			"suffix on fewer ports",
+			[]policy.Rule{named(onPorts(tunnel("a", 0), high), `.+\.example`), named(tunnel("b", 1), `x\.example`)},
+			nil,
+		},
+		{
+			"same regular expression, and one like it",
+			[]policy.Rule{named(tunnel("a", 0), `srv[0-9]+`), named(tunnel("b", 1), `srv[0-9]+`), named(tunnel("c", 2), `srv[0-9]{2}[0-9]*`)},
+			[]string{"shadowed b a"},
+		},
+		{"pool in the range of a tunnel rule", []policy.Rule{named(tunnel("a", 0, span("6.6.6.6", "6.6.6.6")), `a`)}, []string{"unusable-pool a "}},
+		{"pool in the range of a tunnel rule, and no names", []policy.Rule{tunnel("a", 0, span("6.6.6.6", "6.6.6.6"))}, nil},
 		{"one name is left", []policy.Rule{named(tunnel("a", 0), `a\.b`), named(tunnel("b", 1), `a\.b`, `c\.d`)}, nil},
 		{
 			"addresses shadowed but a name left",
@@ -127,7 +167,10 @@ func TestLintFindsWhatMayNotBeMeant(t *testing.T) {
 	} {
 		t.Run(test.behaviour, func(t *testing.T) {
 			var got []string
-			for _, f := range policy.Lint(&policy.Policy{Rules: test.rules, Protected: policy.NeverAcquired()}) {
+			for _, f := range policy.Lint(&policy.Policy{
+				Rules: test.rules, Protected: policy.NeverAcquired(),
+				Settings: policy.Settings{SyntheticPool: netip.MustParsePrefix("6.6.0.0/16")},
+			}) {
 				got = append(got, fmt.Sprint(f.Kind, " ", f.Rule, " ", f.Other))
 				if f.Text == "" {
 					t.Errorf("finding %+v has no text", f)
@@ -137,6 +180,49 @@ func TestLintFindsWhatMayNotBeMeant(t *testing.T) {
 				t.Errorf("findings (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestLintFindsNamesWithoutAPool(t *testing.T) {
+	p := &policy.Policy{Rules: []policy.Rule{
+		named(bypass("a", 0), `a`), tunnel("b", 1, span("10.0.0.1", "10.0.0.9")), named(tunnel("c", 2), `c`), named(tunnel("d", 3), `d`),
+	}}
+	want := []policy.Finding{{
+		Kind: policy.FindingPool, Rule: "c", Text: "acquires no names: the profile has no pool for synthetic addresses",
+	}}
+	if diff := cmp.Diff(want, policy.Lint(p)); diff != "" {
+		t.Errorf("findings (-want +got):\n%s", diff)
+	}
+	p.Pools = []netip.Prefix{netip.MustParsePrefix("6.6.0.0/16"), netip.MustParsePrefix("2001:db8::/64")}
+	want[0].Text = "acquires no names: use 2001:db8::/64 for synthetic addresses: want a prefix in fc00::/7, the unique local addresses"
+	if diff := cmp.Diff(want, policy.Lint(p)); diff != "" {
+		t.Errorf("findings (-want +got):\n%s", diff)
+	}
+}
+
+func TestShadowedRulesNeverDecideByName(t *testing.T) {
+	shadowed := 0
+	for seed := range uint64(400) {
+		r := rand.New(rand.NewPCG(seed, 11))
+		p := testutil.RandomPolicy(r)
+		testutil.AddNames(r, p)
+		p.AlsoMatchOriginal = false
+		dead := make(map[int]bool)
+		for _, f := range policy.Lint(p) {
+			if f.Kind == policy.FindingShadowed {
+				dead[slices.IndexFunc(p.Rules, func(r policy.Rule) bool { return r.ID == f.Rule })] = true
+				shadowed++
+			}
+		}
+		for range 200 {
+			f := testutil.RandomNameFlow(r, p)
+			if d := p.MatchName(f); dead[d.Rule] {
+				t.Fatalf("seed %d: shadowed rule %d decides %+v: %+v", seed, d.Rule, f, d)
+			}
+		}
+	}
+	if shadowed < 100 {
+		t.Errorf("%d rules are shadowed, too few to mean anything", shadowed)
 	}
 }
 

@@ -4,14 +4,14 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 )
 
 // Verdict is the decision for one flow. The zero value is unspecified.
 type Verdict uint8
 
-// The verdicts. [Policy.Match] never blocks: a rule's hardening turns acquire
-// into block only while the rule's channel cannot carry flows.
+// The verdicts. No rule blocks by itself: a rule's hardening turns acquire into
+// block only while the rule's channel cannot carry flows. [Policy.Match] blocks
+// what goes to a synthetic address that leads nowhere.
 const (
 	VerdictPass    Verdict = iota + 1 // leave the flow alone
 	VerdictAcquire                    // take the flow and carry it
@@ -37,28 +37,33 @@ type Reason string
 
 // The reasons of a decision.
 const (
-	ReasonRule            Reason = "rule"              // a rule matched
-	ReasonNoMatch         Reason = "no-match"          // no rule matched
-	ReasonNeverAcquired   Reason = "never-acquired"    // the destination is protected
-	ReasonNameNotAcquired Reason = "name-not-acquired" // a Tunnel rule matched, but only a name
+	ReasonRule          Reason = "rule"           // a rule matched
+	ReasonNoMatch       Reason = "no-match"       // no rule matched
+	ReasonNeverAcquired Reason = "never-acquired" // the destination, or its name, is protected
+	ReasonNoPool        Reason = "no-pool"        // a Tunnel rule matched a name, and there is no pool to acquire names with
+	ReasonNoOriginal    Reason = "no-original"    // the original address decides or is gone to, and there is none
+	ReasonNoName        Reason = "no-name"        // the address lies in a pool and stands for no name
 )
 
 // Flow is what a decision depends on.
 //
-// A flow is judged by its address. Name is the host name that the address
-// stands for, if that is known: a rule then matches by either. Without a valid
-// Addr the flow is a question about the name alone.
+// A flow without Name goes to Addr. One with Name is what an application opens
+// to that name, and Addr is then the name's original address: the first one that
+// the upstream resolver answers, or invalid where it is not known.
 type Flow struct {
 	Protocol Protocols  // TCP or UDP, not both
-	Addr     netip.Addr // original destination; an IPv4-mapped one is the IPv4 address, the zone is ignored
-	Name     string     // without regard to case and trailing dot; may be empty
-	Port     uint16     // original destination's, in host byte order
+	Addr     netip.Addr // an IPv4-mapped one is the IPv4 address, the zone is ignored
+	Name     string     // in any form, see CanonicalName; may be empty
+	Port     uint16     // in host byte order
 }
 
-// canonical returns f in the one form that rules are compared with.
+// canonical returns f in the one form that rules are compared with. What is no
+// name stays as it is.
 func (f Flow) canonical() Flow {
 	f.Addr = f.Addr.Unmap().WithZone("")
-	f.Name = strings.TrimSuffix(f.Name, ".")
+	if name, ok := CanonicalName(f.Name); ok {
+		f.Name = name
+	}
 	return f
 }
 
@@ -75,40 +80,40 @@ func noMatch() Decision {
 	return Decision{Verdict: VerdictPass, Reason: ReasonNoMatch, Rule: -1, Protection: -1}
 }
 
-// Match decides f in the plainest way: protected destinations first, then the
-// rules in order, and the first that covers f wins. It is the oracle for every
-// faster way of deciding.
-//
-// Names are not acquired by themselves: a question about a name alone that a
-// Tunnel rule wins is answered with pass, ReasonNameNotAcquired and that rule.
+// Match decides f in the plainest way: synthetic addresses and protected
+// destinations first, then the rules in order, and the first that covers f
+// wins. It is the oracle for every faster way of deciding. A flow to a name is
+// decided by [Policy.MatchName].
 func (p *Policy) Match(f Flow) Decision {
-	f = f.canonical()
-	for i := range p.Protected {
-		if p.Protected[i].covers(f) {
-			return Decision{Verdict: VerdictPass, Reason: ReasonNeverAcquired, Rule: -1, Protection: i}
-		}
+	if f.Name != "" {
+		return p.MatchName(f).Decision
 	}
-	for i := range p.Rules {
-		rule := &p.Rules[i]
-		switch {
-		case !rule.covers(f):
-			continue
-		case rule.Action != ActionTunnel:
-			return Decision{Verdict: VerdictPass, Reason: ReasonRule, Rule: i, Protection: -1}
-		case !f.Addr.IsValid():
-			return Decision{Verdict: VerdictPass, Reason: ReasonNameNotAcquired, Rule: i, Protection: -1}
-		}
-		return Decision{Verdict: VerdictAcquire, Reason: ReasonRule, Rule: i, Protection: -1}
-	}
-	return noMatch()
+	return p.matchAddr(f.canonical())
 }
 
-// covers reports whether the rule matches the canonical flow f. A rule without
-// addresses and names matches nothing.
-func (r *Rule) covers(f Flow) bool {
+// matchAddr decides the canonical flow f by its address.
+func (p *Policy) matchAddr(f Flow) Decision {
+	if p.inPool(f.Addr) {
+		return Decision{Verdict: VerdictBlock, Reason: ReasonNoName, Rule: -1, Protection: -1}
+	}
+	if i := p.protection(f); i >= 0 {
+		return Decision{Verdict: VerdictPass, Reason: ReasonNeverAcquired, Rule: -1, Protection: i}
+	}
+	return byRule(p, slices.IndexFunc(p.Rules, func(r Rule) bool { return r.coversPort(f) && r.coversAddr(f.Addr) }))
+}
+
+// protection returns the first protection that covers the canonical flow f, by
+// any protocol, or -1.
+func (p *Policy) protection(f Flow) int {
+	return slices.IndexFunc(p.Protected, func(x Protection) bool {
+		return x.Ports.Contains(f.Port) && x.Prefix.Contains(f.Addr)
+	})
+}
+
+// coversPort reports whether the rule holds f's protocol and port.
+func (r *Rule) coversPort(f Flow) bool {
 	return r.Protocols&f.Protocol != 0 &&
-		slices.ContainsFunc(r.Ports, func(p PortRange) bool { return p.Contains(f.Port) }) &&
-		(r.coversAddr(f.Addr) || r.coversName(f.Name))
+		slices.ContainsFunc(r.Ports, func(p PortRange) bool { return p.Contains(f.Port) })
 }
 
 func (r *Rule) coversAddr(addr netip.Addr) bool {
@@ -118,11 +123,5 @@ func (r *Rule) coversAddr(addr netip.Addr) bool {
 
 func (r *Rule) coversName(name string) bool {
 	return name != "" &&
-		slices.ContainsFunc(r.Names, func(n NamePattern) bool { return n.Regexp.MatchString(name) })
-}
-
-// covers reports whether the canonical flow f goes to the protected
-// destination, by any protocol.
-func (p *Protection) covers(f Flow) bool {
-	return p.Ports.Contains(f.Port) && p.Prefix.Contains(f.Addr)
+		slices.ContainsFunc(r.Names, func(n NamePattern) bool { return n.Match(name) })
 }

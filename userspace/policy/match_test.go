@@ -3,7 +3,6 @@ package policy_test
 import (
 	"fmt"
 	"net/netip"
-	"regexp"
 	"testing"
 
 	"github.com/bpfacq/bpfacq/userspace/policy"
@@ -12,7 +11,11 @@ import (
 func names(sources ...string) []policy.NamePattern {
 	var list []policy.NamePattern
 	for _, source := range sources {
-		list = append(list, policy.NamePattern{Source: source, Regexp: regexp.MustCompile(`(?i)^(?:` + source + `)$`)})
+		pattern, err := policy.ParseNamePattern(source)
+		if err != nil {
+			panic(err)
+		}
+		list = append(list, pattern)
 	}
 	return list
 }
@@ -72,16 +75,16 @@ func TestFirstMatchingRuleWins(t *testing.T) {
 		{"before the first IPv6 address", tcp("[2001:db8::4]:1"), unmatched},
 		{"IPv6 zone", tcp("[2001:db8::1:0%eth0]:1"), acquire(six)},
 		{"IPv4 bits in IPv6", tcp("[::192.0.2.11]:80"), unmatched},
-		{"name of a tunnel rule", name("a.example"), pass(policy.ReasonNameNotAcquired, namedAt)},
-		{"name with upper case and final dot", name("A.EXAMPLE."), pass(policy.ReasonNameNotAcquired, namedAt)},
+		{"name of a tunnel rule", name("a.example"), pass(policy.ReasonNoPool, namedAt)},
+		{"name with upper case and final dot", name("A.EXAMPLE."), pass(policy.ReasonNoPool, namedAt)},
 		{"name of a bypass rule", name("spared.example"), pass(policy.ReasonRule, sparedAt)},
 		{"name that only begins like a pattern", name("a.example.net"), unmatched},
 		{"empty name", name(""), unmatched},
 		{"address of a rule with names", tcp("198.51.100.7:9"), acquire(namedAt)},
 		{
-			"address by its name",
-			policy.Flow{Protocol: policy.TCP, Port: 9, Addr: netip.MustParseAddr("203.0.113.1"), Name: "a.example"},
-			acquire(namedAt),
+			"name that there is no pool for, by its address",
+			policy.Flow{Protocol: policy.TCP, Port: 80, Addr: netip.MustParseAddr("192.0.2.11"), Name: "a.example"},
+			acquire(web),
 		},
 		{"no address and no name", policy.Flow{Protocol: policy.TCP, Port: 80}, unmatched},
 	} {

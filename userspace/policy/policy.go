@@ -9,7 +9,6 @@ package policy
 import (
 	"fmt"
 	"net/netip"
-	"regexp"
 	"time"
 )
 
@@ -118,13 +117,6 @@ func (r PortRange) String() string {
 	return fmt.Sprintf("%d-%d", r.First, r.Last)
 }
 
-// NamePattern is a pattern over whole host names, matched without regard to
-// case and without the trailing dot.
-type NamePattern struct {
-	Source string         // as the profile wrote it
-	Regexp *regexp.Regexp // anchored at both ends, case-insensitive
-}
-
 // TokenContext says which token a channel or an application asks for. bpfacq
 // carries it; it does not interpret it.
 type TokenContext struct {
@@ -166,11 +158,12 @@ type Channel struct {
 	Token              *TokenContext
 }
 
-// PrivateDNSRule says which server answers for a name suffix.
+// PrivateDNSRule says which server answers for a name suffix, see
+// [Policy.PrivateServer].
 type PrivateDNSRule struct {
-	Suffix      string
+	Suffix      string // in canonical form, see CanonicalName
 	Server      netip.Addr
-	SingleLabel bool
+	SingleLabel bool // names of a single label get the suffix
 }
 
 // Settings are the parts of a profile that shape the agent and not one rule.
@@ -197,6 +190,16 @@ type Policy struct {
 	// Protected destinations win over every rule. They include at least
 	// those of NeverAcquired; the agent adds the edges.
 	Protected []Protection
+
+	// Pools are the prefixes that synthetic addresses come from, at most one
+	// of each family, see [CheckPool]. Their addresses stand for names and are
+	// nothing else: a pool wins over every rule and protection. Without a pool
+	// no name is acquired. The agent sets them.
+	Pools []netip.Prefix
+
+	// AlsoMatchOriginal says that rules whose addresses hold the original
+	// address of a name count among the rules of the name.
+	AlsoMatchOriginal bool
 }
 
 // Protection is a destination that no rule can acquire.

@@ -41,6 +41,13 @@ type classSet []uint64
 
 func (s classSet) add(class uint16) { s[class/bitsPerWord] |= 1 << (class % bitsPerWord) }
 
+// remove takes the classes of other out of s.
+func (s classSet) remove(other classSet) {
+	for i, word := range other {
+		s[i] &^= word
+	}
+}
+
 func (s classSet) len() int {
 	n := 0
 	for _, word := range s {
@@ -63,6 +70,15 @@ func (c *classification) total() []bool {
 		total[claim] = set.len() == c.width
 	}
 	return total
+}
+
+// all returns the set of every class.
+func (c *classification) all() classSet {
+	all := make(classSet, (c.width+bitsPerWord-1)/bitsPerWord)
+	for class := range c.width {
+		all.add(uint16(class))
+	}
+	return all
 }
 
 // classify sorts all ports into classes, so that each claim covers a class

@@ -1,6 +1,9 @@
 package policy
 
-import "net/netip"
+import (
+	"net/netip"
+	"strings"
+)
 
 // NeverAcquired returns the destinations that no profile can have acquired,
 // on every port: those whose flows would be meaningless at an edge (loopback,
@@ -36,4 +39,44 @@ func NeverAcquired() []Protection {
 		protected[i] = Protection{Prefix: netip.MustParsePrefix(p.prefix), Ports: AllPorts(), Reason: p.reason}
 	}
 	return protected
+}
+
+// ProtectedName returns why a name is never acquired, whatever the rules say:
+// it names the host itself (RFC 6761 §6.3), a metadata service, or an edge of
+// p, which the agent must find by the host's own resolvers.
+func (p *Policy) ProtectedName(name string) (reason string, ok bool) {
+	name, ok = CanonicalName(name)
+	if !ok {
+		return "", false
+	}
+	return p.protectedNames().reason(name)
+}
+
+// protectedNames holds why names are never acquired, by their canonical form.
+type protectedNames map[string]string
+
+func (p *Policy) protectedNames() protectedNames {
+	names := protectedNames{
+		"metadata.google.internal":   "metadata service (Google Cloud)",
+		"instance-data.ec2.internal": "metadata service (AWS)",
+	}
+	for _, c := range p.Channels {
+		for _, edges := range [][]Edge{c.Primary, c.Secondary} {
+			for _, e := range edges {
+				if name, ok := CanonicalName(e.Host); ok {
+					names[name] = "edge"
+				}
+			}
+		}
+	}
+	return names
+}
+
+// reason returns why the canonical name is never acquired, if it is not.
+func (n protectedNames) reason(name string) (string, bool) {
+	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
+		return "loopback", true
+	}
+	why, ok := n[name]
+	return why, ok
 }

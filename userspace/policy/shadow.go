@@ -3,53 +3,98 @@ package policy
 import (
 	"cmp"
 	"slices"
+	"strings"
 )
 
 // nameShadows finds rules whose names are all taken by earlier rules. Whether
-// one regular expression covers another is not decided in general: only the
-// same pattern, and one for every name, are known to cover.
+// one regular expression covers another is not decided in general: plain
+// patterns are compared by what they hold, and others are known to be covered by
+// the same pattern and by one for every name.
 type nameShadows struct {
 	rules    []Rule
-	bySource map[string][]int // rules that have the pattern
-	all      []int            // rules that have a pattern for every name
+	byShape  map[shape][]int  // rules that have the shape, each once
+	bySource map[string][]int // rules that have the pattern, if it is not plain
 }
 
 func newNameShadows(p *Policy) *nameShadows {
-	s := &nameShadows{rules: p.Rules, bySource: make(map[string][]int)}
+	s := &nameShadows{rules: p.Rules, byShape: make(map[shape][]int), bySource: make(map[string][]int)}
 	for i, rule := range p.Rules {
 		for _, name := range rule.Names {
-			s.bySource[name.Source] = append(s.bySource[name.Source], i)
-			if name.coversAll() {
-				s.all = append(s.all, i)
+			for _, shape := range name.shapes {
+				s.byShape[shape] = appendOnce(s.byShape[shape], i)
+			}
+			if name.regexp != nil {
+				s.bySource[name.Source] = appendOnce(s.bySource[name.Source], i)
 			}
 		}
 	}
 	return s
 }
 
-// coversAll reports whether the pattern is known to match every name. The
-// vendor's acquire-all rule has the empty pattern.
-func (n NamePattern) coversAll() bool {
-	switch n.Source {
-	case "", ".*", ".+":
-		return n.Regexp.MatchString("x")
+// appendOnce appends n to an ascending list, unless it ends with n.
+func appendOnce(list []int, n int) []int {
+	if len(list) > 0 && list[len(list)-1] == n {
+		return list
 	}
-	return false
+	return append(list, n)
 }
 
 // of reports whether rule i has names and earlier rules take all of them, and
 // one rule that does.
 func (s *nameShadows) of(i int) (by int, ok bool) {
-	rule := &s.rules[i]
-	if by, ok = s.taker(i, s.all); ok {
-		return by, len(rule.Names) > 0
-	}
-	for _, name := range rule.Names {
-		if by, ok = s.taker(i, s.bySource[name.Source]); !ok {
+	for _, name := range s.rules[i].Names {
+		if by, ok = s.pattern(i, name); !ok {
 			return 0, false
 		}
 	}
 	return by, ok
+}
+
+// pattern returns an earlier rule that takes all names of a pattern of rule i,
+// or the last one that takes some if they do so together.
+func (s *nameShadows) pattern(i int, name NamePattern) (by int, ok bool) {
+	if name.regexp != nil {
+		if by, ok = s.taker(i, s.bySource[name.Source]); ok {
+			return by, true
+		}
+		return s.taker(i, s.byShape[shape{reach: reachBelow}])
+	}
+	for _, held := range name.shapes {
+		if by, ok = s.shape(i, held); !ok {
+			return 0, false
+		}
+	}
+	return by, ok
+}
+
+// shape returns an earlier rule that takes all names of a shape of rule i.
+func (s *nameShadows) shape(i int, held shape) (by int, ok bool) {
+	for around := range held.around {
+		if by, ok = s.taker(i, s.byShape[around]); ok {
+			return by, true
+		}
+	}
+	return 0, false
+}
+
+// around yields each shape that holds all names of s, s itself first.
+func (s shape) around(yield func(shape) bool) {
+	if !yield(s) || s.reach == reachLabel && !yield(shape{reachBelow, s.suffix}) {
+		return
+	}
+	above := reachLabel // how a suffix further up holds an exact name
+	if s.reach != reachExact {
+		above = reachBelow
+	}
+	for suffix, more := s.suffix, s.suffix != ""; more; above = reachBelow {
+		if _, suffix, _ = strings.Cut(suffix, "."); !yield(shape{above, suffix}) {
+			return
+		}
+		if above == reachLabel && !yield(shape{reachBelow, suffix}) {
+			return
+		}
+		more = suffix != ""
+	}
 }
 
 // taker returns the first of the rules that comes before rule i and covers its

@@ -3,6 +3,7 @@ package profile
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -72,20 +73,20 @@ func TestNamesMatchWholeAndWithoutRegardToCase(t *testing.T) {
 	}{
 		{`example\\.com`, []string{"example.com", "EXAMPLE.com"}, []string{"www.example.com", "example.com.net", "exampleXcom", ""}},
 		{`a|bc`, []string{"a", "BC"}, []string{"ac", "ab", "abc"}},
-		{`^www\\..+$`, []string{"www.x"}, []string{"www.", "a.www.x"}},
+		{`^www\\..+$`, []string{"www.x", "www.x."}, []string{"www.", "a.www.x"}},
 		{`[a-z-]+`, []string{"a-b"}, []string{"a[b"}},
 		{`[-[]`, []string{"-", "["}, []string{"a"}},
 		{`(?<host>a)`, []string{"a"}, []string{"b"}},
 	} {
 		p := mustParse(t, mutate(t, pattern, `"`+test.pattern+`"`))
-		re := p.Policy.Rules[0].Names[0].Regexp
+		match := p.Policy.Rules[0].Names[0].Match
 		for _, name := range test.yes {
-			if !re.MatchString(name) {
+			if !match(name) {
 				t.Errorf("%s does not match %q", test.pattern, name)
 			}
 		}
 		for _, name := range test.no {
-			if re.MatchString(name) {
+			if match(name) {
 				t.Errorf("%s matches %q", test.pattern, name)
 			}
 		}
@@ -101,6 +102,24 @@ func TestEdgesAndSuffixesAreCanonical(t *testing.T) {
 
 	p = mustParse(t, mutate(t, `"isSecure": true`, `"isSecure": false`))
 	diff(t, p.Policy.Channels[0].Primary, []policy.Edge{{Host: "edge.example.com", Port: 443}})
+}
+
+func TestSuffixForSingleLabelsMayBeThatOfAnotherRule(t *testing.T) {
+	p := mustParse(t, mutate(t, privateRule, privateRule+`, {"suffix": "corp.example", "dnsServerAddress": "fd00:9::1", "isSingleLabelSuffix": true}`))
+	diff(t, p.Warnings, []Warning(nil))
+	diff(t, p.Policy.PrivateDNS, []policy.PrivateDNSRule{
+		{Suffix: "corp.example", Server: netip.MustParseAddr("6.6.255.254")},
+		{Suffix: "corp.example", Server: netip.MustParseAddr("fd00:9::1"), SingleLabel: true},
+	})
+}
+
+func TestCacheIsFlushedIfTheProfileSaysSo(t *testing.T) {
+	const field = `"policyUpdateFlushOsCache": false, `
+	for text, want := range map[string]bool{
+		field: false, ``: false, `"policyUpdateFlushOsCache": null, `: false, `"policyUpdateFlushOsCache": true, `: true,
+	} {
+		diff(t, mustParse(t, mutate(t, field, text)).Policy.Settings.FlushCacheOnChange, want)
+	}
 }
 
 func TestOddButUsableIsAWarning(t *testing.T) {
@@ -125,6 +144,11 @@ func TestOddButUsableIsAWarning(t *testing.T) {
 			"the channel has no diagnosticUri, so only dialing its edges can tell whether it works", 9}, nil},
 		{"equal orders", `"order": 3`, `"order": 1.50`, Warning{"/policy/rules/1/order",
 			`rule "r2" has the order of rule "r1", so their sequence in the profile decides`, 18}, nil},
+		{"private suffix twice", privateRule, privateRule + `, {"suffix": "CORP.example", "dnsServerAddress": "192.0.2.9"}`,
+			Warning{"/policy/privateDnsRules/1/suffix", "an earlier rule has this suffix, and answers for it", 20}, nil},
+		{"two suffixes for single labels", privateRule, `{"suffix": "a", "dnsServerAddress": "192.0.2.9", "isSingleLabelSuffix": true},
+			{"suffix": "b", "dnsServerAddress": "192.0.2.9", "isSingleLabelSuffix": true}`,
+			Warning{"/policy/privateDnsRules/1/isSingleLabelSuffix", `single labels get the suffix "a" of an earlier rule`, 21}, nil},
 		{"empty pattern", pattern, `""`, Warning{fqdn, "an empty regular expression matches no name", 15}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -137,7 +161,7 @@ func TestOddButUsableIsAWarning(t *testing.T) {
 
 func TestEmptyPatternIsLeftOut(t *testing.T) {
 	p := mustParse(t, mutate(t, pattern, `"", "a"`))
-	diff(t, p.Policy.Rules[0].Names, []policy.NamePattern{name("a")})
+	diff(t, p.Policy.Rules[0].Names, []policy.NamePattern{name(t, "a")})
 }
 
 func TestWarningsAreListedInTheOrderOfTheDocumentAndBounded(t *testing.T) {
@@ -152,8 +176,8 @@ func TestWarningsAreListedInTheOrderOfTheDocumentAndBounded(t *testing.T) {
 func TestCompiledPatternsAreBounded(t *testing.T) {
 	list := strings.Repeat(`"`+strings.Repeat("a{1000}", 100)+`", `, 10)
 	got := problems(t, mutate(t, pattern, list+`"b"`))
-	diff(t, got[0].Pointer, "/policy/rules/0/matchingCriteria/address/fqdns/4")
-	diff(t, got[0].Want, "at most 16000 regular expressions of 500000 instructions in all")
+	diff(t, got[0].Pointer, "/policy/rules/0/matchingCriteria/address/fqdns/1")
+	diff(t, got[0].Want, "at most 250000 regular expressions, and 200000 instructions in all that are neither a name nor a suffix")
 }
 
 func TestReportsAreJSON(t *testing.T) {

@@ -2,8 +2,6 @@ package profile
 
 import (
 	"fmt"
-	"regexp"
-	"regexp/syntax"
 	"strings"
 
 	"github.com/bpfacq/bpfacq/userspace/policy"
@@ -11,8 +9,8 @@ import (
 
 const (
 	maxPattern      = 1024    // bytes; a host name has at most 253
-	maxPatterns     = 16_000  // in a profile; the vendor documents 8,000 destinations
-	maxInstructions = 500_000 // of all compiled patterns: a short one can be huge, as in a{1000}
+	maxPatterns     = 250_000 // in a profile; the vendor documents 8,000 destinations
+	maxInstructions = 200_000 // of all patterns that need a program: a short one can be huge, as in a{1000}
 )
 
 // patternBudget is what the name patterns of a document have used so far.
@@ -31,54 +29,52 @@ func names(list *node) []policy.NamePattern {
 		case source == "":
 			item.warn("an empty regular expression matches no name")
 		default:
-			if re := item.pattern(source); re != nil {
-				patterns = append(patterns, policy.NamePattern{Source: source, Regexp: re})
+			if pattern, ok := item.pattern(source); ok {
+				patterns = append(patterns, pattern)
 			}
 		}
 	}
 	return patterns
 }
 
-// pattern compiles a regular expression, or reports why it cannot and returns
-// nil.
-func (n *node) pattern(source string) *regexp.Regexp {
+// pattern compiles a regular expression, or reports why it cannot.
+func (n *node) pattern(source string) (policy.NamePattern, bool) {
+	var none policy.NamePattern
 	if len(source) > maxPattern || strings.ContainsFunc(source, isUnprintable) {
 		n.reject(fmt.Sprintf("a regular expression of at most %d printable bytes", maxPattern))
-		return nil
+		return none, false
 	}
 	if name, construct := inexpressible(source); name != "" {
 		n.reject(fmt.Sprintf("a regular expression that RE2 can express, without the %s %q", name, construct))
-		return nil
+		return none, false
 	}
-	parsed, err := syntax.Parse(source, syntax.Perl|syntax.FoldCase)
+	budget := &n.doc.patterns
+	if budget.spent() {
+		n.reject(tooManyPatterns())
+		return none, false
+	}
+	pattern, err := policy.ParseNamePattern(source)
 	if err != nil {
 		n.reject("a regular expression: " + reason(err))
-		return nil
+		return none, false
 	}
-	if !n.doc.patterns.spend(parsed) {
-		n.reject(fmt.Sprintf("at most %d regular expressions of %d instructions in all", maxPatterns, maxInstructions))
-		return nil
+	budget.count++
+	budget.instructions += pattern.Instructions()
+	if budget.spent() {
+		n.reject(tooManyPatterns())
+		return none, false
 	}
-	re, err := regexp.Compile("(?i)^(?:" + source + ")$")
-	if err != nil {
-		n.reject("a regular expression: " + reason(err))
-		return nil
-	}
-	return re
+	return pattern, true
 }
 
-// spend takes a pattern from the budget, or returns false if it is exceeded.
-func (b *patternBudget) spend(re *syntax.Regexp) bool {
-	b.count++
-	if b.count > maxPatterns || b.instructions > maxInstructions {
-		return false
-	}
-	prog, err := syntax.Compile(re.Simplify())
-	if err != nil {
-		return false
-	}
-	b.instructions += len(prog.Inst)
-	return b.instructions <= maxInstructions
+// spent reports whether the budget is exceeded.
+func (b *patternBudget) spent() bool {
+	return b.count > maxPatterns || b.instructions > maxInstructions
+}
+
+func tooManyPatterns() string {
+	return fmt.Sprintf("at most %d regular expressions, and %d instructions in all that are neither a name nor a suffix",
+		maxPatterns, maxInstructions)
 }
 
 func reason(err error) string {

@@ -91,6 +91,9 @@ const (
 	first   = `{"start": 167772160, "end": 167772161}`
 	prefix  = `"10.1.0.0/16"`
 	pattern = `"www\\.example\\.com"`
+
+	privateRule = `{"suffix": ".Corp.Example.", "dnsServerAddress": 101122046, "isSingleLabelSuffix": false}`
+	server0     = "/policy/privateDnsRules/0/dnsServerAddress"
 )
 
 func TestOneMistakeIsOneProblem(t *testing.T) {
@@ -258,6 +261,16 @@ func TestOneMistakeIsOneProblem(t *testing.T) {
 		{"suffix missing", `"suffix": ".Corp.Example.", `, ``, "/policy/privateDnsRules/0/suffix", "nothing", wantMissing},
 		{"suffix empty", `".Corp.Example."`, `"."`, "/policy/privateDnsRules/0/suffix", `"."`, "a DNS suffix"},
 		{"suffix as pattern", `".Corp.Example."`, `"*.corp"`, "/policy/privateDnsRules/0/suffix", `"*.corp"`, "a DNS suffix"},
+		{"suffix with a colon", `".Corp.Example."`, `"corp:53"`, "/policy/privateDnsRules/0/suffix", `"corp:53"`, "a DNS suffix"},
+		{"DNS server on this host", `101122046`, `"::ffff:127.0.0.53"`, server0, "127.0.0.53",
+			"an address that a channel can lead to, not one of 127.0.0.0/8 (loopback)"},
+		{"DNS server unspecified", `101122046`, `0`, server0, "0.0.0.0",
+			"an address that a channel can lead to, not one of 0.0.0.0/8 (unspecified)"},
+		{"DNS server on the link", `101122046`, `"fe80::1"`, server0, "fe80::1",
+			"an address that a channel can lead to, not one of fe80::/10 (link-local)"},
+		{"DNS server as multicast", `101122046`, `"224.0.0.251"`, server0, "224.0.0.251",
+			"an address that a channel can lead to, not one of 224.0.0.0/4 (multicast)"},
+		{"DNS server with zone", `101122046`, `"fd00::1%eth0"`, server0, `"fd00::1%eth0"`, "an address without a zone"},
 		{"DNS server as name", `101122046`, `"dns.corp"`, "/policy/privateDnsRules/0/dnsServerAddress", `"dns.corp"`, wantAddress},
 		{"single label as number", `"isSingleLabelSuffix": false`, `"isSingleLabelSuffix": 0`,
 			"/policy/privateDnsRules/0/isSingleLabelSuffix", "0", "true or false"},

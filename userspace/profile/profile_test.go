@@ -40,7 +40,9 @@ func mustParse(tb testing.TB, text string) *Profile {
 var comparers = cmp.Options{
 	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
-	cmp.Comparer(func(a, b *regexp.Regexp) bool { return a.String() == b.String() }),
+	cmp.Comparer(func(a, b policy.NamePattern) bool {
+		return a.Source == b.Source && a.Instructions() == b.Instructions()
+	}),
 	cmpopts.EquateEmpty(),
 }
 
@@ -51,8 +53,13 @@ func diff(tb testing.TB, got, want any) {
 	}
 }
 
-func name(source string) policy.NamePattern {
-	return policy.NamePattern{Source: source, Regexp: regexp.MustCompile("(?i)^(?:" + source + ")$")}
+func name(tb testing.TB, source string) policy.NamePattern {
+	tb.Helper()
+	pattern, err := policy.ParseNamePattern(source)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return pattern
 }
 
 func TestSampleLoadsAsItIs(t *testing.T) {
@@ -89,9 +96,9 @@ func TestSampleLoadsAsItIs(t *testing.T) {
 			Action:    policy.ActionBypass,
 			Hardening: policy.HardeningBypass,
 			Names: []policy.NamePattern{
-				name(`.+\.client\.globalsecureaccess\.microsoft\.com`),
-				name(`.+\.client\.globalsecureaccess\.microsoft\.com\..+`),
-				name(`aps\.globalsecureaccess\.microsoft\.com`),
+				name(t, `.+\.client\.globalsecureaccess\.microsoft\.com`),
+				name(t, `.+\.client\.globalsecureaccess\.microsoft\.com\..+`),
+				name(t, `aps\.globalsecureaccess\.microsoft\.com`),
 			},
 			Ports:               []policy.PortRange{policy.AllPorts()},
 			Protocols:           policy.TCP,
@@ -102,7 +109,7 @@ func TestSampleLoadsAsItIs(t *testing.T) {
 			Channel:             channel,
 			Action:              policy.ActionTunnel,
 			Hardening:           policy.HardeningBypass,
-			Names:               []policy.NamePattern{name(`private\.edgediagnostic\.globalsecureaccess\.microsoft\.com`)},
+			Names:               []policy.NamePattern{name(t, `private\.edgediagnostic\.globalsecureaccess\.microsoft\.com`)},
 			Ports:               []policy.PortRange{policy.AllPorts()},
 			Protocols:           policy.TCP,
 			AcquireIfUnresolved: true,

@@ -44,21 +44,3 @@ func logs(n *node) LogSettings {
 	count, _ := o.optional("fileCount").whole(0, math.MaxInt32)
 	return LogSettings{SizeMB: o.optional("logSizeInMB").number(0), Count: int(count)}
 }
-
-// privateDNS reads which server answers for which suffix.
-func privateDNS(list *node) []policy.PrivateDNSRule {
-	var read []policy.PrivateDNSRule
-	for item := range list.items() {
-		o, ok := item.object("suffix", "dnsServerAddress", "isSingleLabelSuffix")
-		if !ok {
-			continue
-		}
-		server, _ := o.required("dnsServerAddress").address()
-		read = append(read, policy.PrivateDNSRule{
-			Suffix:      o.required("suffix").suffix(),
-			Server:      server,
-			SingleLabel: o.optional("isSingleLabelSuffix").boolean(false),
-		})
-	}
-	return read
-}
