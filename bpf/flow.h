@@ -2,21 +2,48 @@
 #ifndef BPFACQ_FLOW_H
 #define BPFACQ_FLOW_H
 
+#include "address.h"
 #include "counter.h"
 
-/* What is known of an acquired flow when its application connects: 64 bytes. */
+#define DNS_PORT 53
+#define DNS_PORTS 8 /* consecutive UDP ports of the agent: one for each server that a socket asks */
+
+/* Where the application meant to go. IPv4 is IPv4-mapped. */
+struct destination {
+	__u8 addr[16];
+	__be16 port;
+};
+
+/* What a record is of. */
+enum kind {
+	KIND_FLOW,
+	KIND_QUERY,  /* to port 53, taken whatever the rules say */
+	KIND_DIRECT, /* to the original address of a name: not for the listener */
+};
+
+/* What is known of a TCP socket that was sent elsewhere, from its connect(): 88 bytes. */
 struct record {
 	__u8 orig_addr[16]; /* original destination, IPv4 is IPv4-mapped */
+	__u8 told_addr[16]; /* what the application named: a synthetic address may stand for it */
 	__be16 orig_port;
-	__u8 _pad[2];
+	__u8 kind; /* enum kind */
+	__u8 _pad;
 	__u32 rule; /* index in the policy of that generation */
 	__u32 generation;
 	__u32 pid; /* thread group of the task that called connect() */
 	__u32 uid;
-	__u32 _pad2;
+	__u32 mark;	    /* SO_MARK of the application's socket */
 	__u64 cookie;	    /* socket cookie of the application's socket */
 	__u64 netns_cookie; /* of the application's network namespace */
 	__u64 since;	    /* CLOCK_MONOTONIC, nanoseconds */
+};
+
+/* Where synthetic addresses lie, as UDP asks in passing. A mask of 0 is no pool. */
+struct pools {
+	__u64 addr6[2];
+	__u64 mask6[2];
+	__be32 addr4;
+	__be32 mask4;
 };
 
 /*
@@ -28,7 +55,9 @@ struct agent {
 	__u64 netns_cookie; /* of the agent's network namespace */
 	__be16 port4;	    /* listener on 127.0.0.1, 0 is none */
 	__be16 port6;	    /* listener on ::1, 0 is none */
-	__u8 _pad[4];
+	__u16 dns4;	    /* first of DNS_PORTS for IPv4 servers, host byte order, 0 is none */
+	__u16 dns6;	    /* the same for IPv6 servers */
+	struct pools pools;
 };
 
 /*
@@ -66,7 +95,7 @@ struct {
 	__type(value, struct stamp);
 } bpfacq_exempt SEC(".maps");
 
-/* The record of a client socket, from connect() until it is closed. */
+/* The record of a TCP client socket, from connect() until it is closed. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -96,6 +125,28 @@ static __always_inline const struct agent *agent_state(void)
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&bpfacq_agent, &zero);
+}
+
+/*
+ * One of the agent's ports, or 0 where no agent is alive or listens there. The
+ * lease is read before the port. An agent that announces itself ends the lease of
+ * its predecessor, writes its ports and then grants its own: whoever sees that
+ * one sees those ports.
+ */
+static __always_inline __u16 served_port(const struct agent *agent, const __u16 *port)
+{
+	return bpf_ktime_get_ns() <= *(volatile __u64 *)&agent->lease_until ? *(volatile __u16 *)port : 0;
+}
+
+static __always_inline bool is_in_pool(const struct agent *agent, const __u8 addr[16])
+{
+	const struct pools *pools = &agent->pools;
+	const __u64 *half = (const __u64 *)addr;
+
+	if (is_mapped4(addr))
+		return pools->mask4 && (((const __be32 *)addr)[3] & pools->mask4) == pools->addr4;
+	return pools->mask6[0] && (half[0] & pools->mask6[0]) == pools->addr6[0] &&
+	       (half[1] & pools->mask6[1]) == pools->addr6[1];
 }
 
 #endif

@@ -58,7 +58,7 @@ static __always_inline void handoff_offer(struct bpf_sock_ops *ctx)
 	if (!sk)
 		return;
 	struct record *record = bpf_sk_storage_get(&bpfacq_client, sk, NULL, 0);
-	if (!record)
+	if (!record || record->kind == KIND_DIRECT)
 		return;
 
 	struct handoff_key key = {};

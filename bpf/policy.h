@@ -4,6 +4,7 @@
 
 #include "address.h"
 #include "counter.h"
+#include "flow.h"
 
 /*
  * The compiled policy. Every map has two slots. The word in bpfacq_active is
@@ -16,21 +17,16 @@
 
 enum action {
 	ACTION_NONE,
-	ACTION_BYPASS,	/* leave the flow alone, stop evaluating */
-	ACTION_TUNNEL,	/* acquire */
-	ACTION_PROTECT, /* never acquired, whatever the rules say */
+	ACTION_BYPASS,	  /* leave the flow alone, stop evaluating */
+	ACTION_TUNNEL,	  /* acquire */
+	ACTION_PROTECT,	  /* never acquired, whatever the rules say */
+	ACTION_SYNTHETIC, /* the address stands for a name, whose row decides */
 };
 
 enum hardening {
 	HARDENING_NONE,
 	HARDENING_BYPASS, /* go direct: fail open */
 	HARDENING_BLOCK,  /* refuse: fail closed */
-};
-
-/* Where the application meant to go. IPv4 is IPv4-mapped. */
-struct destination {
-	__u8 addr[16];
-	__be16 port;
 };
 
 struct prefix4 {
@@ -74,6 +70,18 @@ struct channel {
 	__u8 _pad[7];
 };
 
+struct name_key {
+	__u8 addr[16]; /* a synthetic address */
+};
+
+/* What a synthetic address stands for: a host by its name. */
+struct name {
+	__u8 orig_addr[16]; /* its original address, of the same family */
+	__u32 row;	    /* of the verdict table, as the tries have it */
+	__u8 has_orig;
+	__u8 _pad[3];
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -108,6 +116,7 @@ SLOTTED_ARRAY(bpfacq_ports, struct port_classes); /* one element: the classes of
 SLOTTED_ARRAY(bpfacq_verdict, __u32);		  /* row plus class to entry plus one; 0 is none */
 SLOTTED_ARRAY(bpfacq_entry, struct entry);
 SLOTTED_ARRAY(bpfacq_channel, struct channel); /* for people: no program reads it yet */
+SLOTTED(bpfacq_name, BPF_MAP_TYPE_HASH, BPF_F_NO_PREALLOC, struct name_key, struct name);
 
 /* The generation in force, 0 before the first. Read it once per decision. */
 static __always_inline __u32 policy_generation(void)
@@ -118,65 +127,99 @@ static __always_inline __u32 policy_generation(void)
 	return active ? *active : 0;
 }
 
-/* The row of the verdict table for addr, or NULL where no prefix covers it. */
-static __always_inline __u32 *policy_row(__u32 slot, const __u8 addr[16])
+/* What the two functions below answer where there is nothing to be found. */
+enum {
+	POLICY_NONE = -1,
+	POLICY_TORN = -2, /* a map lacks an entry */
+};
+
+/*
+ * The row of the verdict table for the address of four words, or POLICY_NONE
+ * where no prefix covers it. A global function of numbers alone: the verifier
+ * walks through it once, however often and wherever it is called.
+ */
+__noinline int policy_row(__u32 slot, __be32 a, __be32 b, __be32 c, __be32 d)
 {
-	if (is_mapped4(addr)) {
+	__u32 *row;
+
+	if (!a && !b && c == bpf_htonl(0xffff)) {
 		void *prefixes = bpf_map_lookup_elem(&bpfacq_prefix4, &slot);
 		struct prefix4 key = { .len = 32 };
 
-		__builtin_memcpy(key.addr, addr + 12, sizeof(key.addr));
-		return prefixes ? bpf_map_lookup_elem(prefixes, &key) : NULL;
+		*(__be32 *)key.addr = d;
+		row = prefixes ? bpf_map_lookup_elem(prefixes, &key) : NULL;
+	} else {
+		void *prefixes = bpf_map_lookup_elem(&bpfacq_prefix6, &slot);
+		struct prefix6 key = { .len = 128 };
+		__be32 *word = (__be32 *)key.addr;
+
+		word[0] = a;
+		word[1] = b;
+		word[2] = c;
+		word[3] = d;
+		row = prefixes ? bpf_map_lookup_elem(prefixes, &key) : NULL;
 	}
-
-	void *prefixes = bpf_map_lookup_elem(&bpfacq_prefix6, &slot);
-	struct prefix6 key = { .len = 128 };
-
-	__builtin_memcpy(key.addr, addr, sizeof(key.addr));
-	return prefixes ? bpf_map_lookup_elem(prefixes, &key) : NULL;
+	return row ? *row : POLICY_NONE;
 }
 
 /*
- * The entry that wins for a TCP flow to dst, or NULL for none. *why says which
- * of the two kinds of none it is. A table with a hole would be a bug of
- * userspace, which checks each slot before the flip; the flow then passes,
- * since without an entry there is no hardening to ask.
+ * The index of the entry that wins for a port (host byte order) in a row, or one
+ * of the two kinds of none. A table with a hole would be a bug of userspace, which
+ * checks each slot before the flip; the flow then passes, since without an
+ * entry there is no hardening to ask.
  */
-static __always_inline const struct entry *policy_match_tcp(__u32 generation, const struct destination *dst,
-							    enum counter *why)
+__noinline int policy_cell(__u32 slot, __u32 row, __u32 protocol, __u32 port)
 {
-	__u32 slot = generation % SLOTS, zero = 0;
-	__u32 *row = policy_row(slot, dst->addr);
-
-	*why = COUNTER_PASS_UNMATCHED;
-	if (!row)
-		return NULL;
-
-	*why = COUNTER_BUG_POLICY_TORN;
+	__u32 zero = 0;
 	void *ports = bpf_map_lookup_elem(&bpfacq_ports, &slot);
-	if (!ports)
-		return NULL;
-	struct port_classes *classes = bpf_map_lookup_elem(ports, &zero);
-	if (!classes)
-		return NULL;
-
+	struct port_classes *classes = ports ? bpf_map_lookup_elem(ports, &zero) : NULL;
 	void *verdicts = bpf_map_lookup_elem(&bpfacq_verdict, &slot);
-	if (!verdicts)
-		return NULL;
-	__u32 cell = *row + classes->tcp[bpf_ntohs(dst->port)];
+
+	if (!classes || !verdicts)
+		return POLICY_TORN;
+	port &= 0xffff; /* the verifier knows nothing of an argument */
+	__u32 cell = row + (protocol == IPPROTO_UDP ? classes->udp[port] : classes->tcp[port]);
 	__u32 *verdict = bpf_map_lookup_elem(verdicts, &cell);
 	if (!verdict)
-		return NULL;
-	if (!*verdict) {
-		*why = COUNTER_PASS_UNMATCHED;
-		return NULL;
-	}
+		return POLICY_TORN;
+	return *verdict ? *verdict - 1 : POLICY_NONE;
+}
 
+/* What wins for a flow: an entry, or NULL and why there is none. */
+struct match {
+	const struct entry *entry;
+	enum counter why;
+};
+
+static __always_inline struct match policy_match_row(__u32 slot, int row, __u32 protocol, __be16 port)
+{
+	struct match match = { .why = COUNTER_PASS_UNMATCHED };
+
+	if (row < 0)
+		return match;
+	int cell = policy_cell(slot, row, protocol, bpf_ntohs(port));
+	if (cell == POLICY_NONE)
+		return match;
 	void *entries = bpf_map_lookup_elem(&bpfacq_entry, &slot);
-	if (!entries)
-		return NULL;
-	__u32 index = *verdict - 1;
-	return bpf_map_lookup_elem(entries, &index);
+	__u32 index = cell;
+	match.why = COUNTER_BUG_POLICY_TORN;
+	match.entry = entries ? bpf_map_lookup_elem(entries, &index) : NULL;
+	return match;
+}
+
+static __always_inline struct match policy_match(__u32 slot, __u32 protocol, const struct destination *dst)
+{
+	const __be32 *word = (const __be32 *)dst->addr;
+
+	return policy_match_row(slot, policy_row(slot, word[0], word[1], word[2], word[3]), protocol, dst->port);
+}
+
+/* What a synthetic address stands for, or NULL. */
+static __always_inline const struct name *policy_name(__u32 slot, const __u8 addr[16])
+{
+	void *names = bpf_map_lookup_elem(&bpfacq_name, &slot);
+
+	return names ? bpf_map_lookup_elem(names, addr) : NULL;
 }
 
 /* Keeps in the BTF the types that only inner maps and byte fields use, for the Go bindings. */
@@ -184,6 +227,10 @@ const struct prefix4 *const binding_prefix4;
 const struct prefix6 *const binding_prefix6;
 const struct port_classes *const binding_port_classes;
 const struct entry *const binding_entry;
+const struct name_key *const binding_name_key;
+const struct name *const binding_name;
+const enum kind *const binding_kind;
+const struct pools *const binding_pools;
 const struct channel *const binding_channel;
 const enum counter *const binding_counter;
 const enum action *const binding_action;

@@ -2,11 +2,13 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 
 /*
- * The socket path: TCP of the agent's own network namespace.
+ * The socket path: TCP of the agent's own network namespace, and its DNS queries.
  *
  *   connect4/6      decide once per connect(), remember, rewrite to the listener
+ *   sendmsg4/6      the same for the datagrams of sockets that are not connected
  *   sockops         hand the record from the client's socket to the accepted one
  *   getpeername4/6  answer the original destination to the application
+ *   recvmsg4/6      the same for datagrams; tell the agent who sent a query
  *   getsockopt      answer SO_ORIGINAL_DST to the relay
  */
 
@@ -25,20 +27,13 @@
 #include "counter.h"
 #include "flow.h"
 #include "handoff.h"
-#include "policy.h"
+#include "verdict.h"
 
 #define SOCK_STREAM 1
 #define SOL_IP 0
 #define SOL_IPV6 41
 #define SO_ORIGINAL_DST 80 /* linux/netfilter_ipv4.h, and the same number for IPv6 */
 #define SOCKOPT_MAX 4096   /* above it a getsockopt program sees only a part */
-
-enum verdict {
-	VERDICT_NONE,
-	VERDICT_PASS,
-	VERDICT_ACQUIRE,
-	VERDICT_BLOCK,
-};
 
 /* What a hook of type cgroup_sock_addr or cgroup_sockopt returns. */
 enum answer {
@@ -49,133 +44,74 @@ enum answer {
 /* Probed by the loader; the verifier removes what is off. */
 volatile const bool has_set_retval; /* bpf_set_retval, 5.18 */
 
-static __always_inline enum verdict pass(enum counter why)
+static __always_inline void read4(const struct bpf_sock_addr *ctx, struct destination *dst)
 {
-	count(why);
-	return VERDICT_PASS;
+	map4(dst->addr, ctx->user_ip4);
+	dst->port = ctx->user_port;
 }
 
-/* A flow that a Tunnel rule wants and that cannot be carried: the rule says what then. */
-static __always_inline enum verdict harden(const struct entry *entry)
+static __always_inline void write4(struct bpf_sock_addr *ctx, const struct destination *dst)
 {
-	if (entry->hardening == HARDENING_BYPASS)
-		return pass(COUNTER_PASS_HARDENED);
-	count(COUNTER_BLOCK);
-	return VERDICT_BLOCK;
+	ctx->user_ip4 = *(const __be32 *)(dst->addr + 12);
+	ctx->user_port = dst->port;
 }
 
-/*
- * Device- and source-bound sockets cannot reach a loopback listener, or not as
- * their owner meant it. A socket that is bound to a port alone can.
- */
-static __always_inline bool is_bound(const struct bpf_sock_addr *ctx)
+static __always_inline void read6(const struct bpf_sock_addr *ctx, struct destination *dst)
 {
-	struct bpf_sock *sk = ctx->sk;
+	__be32 *word = (__be32 *)dst->addr;
 
-	if (!sk)
-		return false;
-	if (sk->bound_dev_if)
-		return true;
-	if (sk->family == AF_INET)
-		return sk->src_ip4 != 0;
-	/* ::ffff:0.0.0.0 is a wildcard too. */
-	if (!sk->src_ip6[0] && !sk->src_ip6[1] && sk->src_ip6[2] == bpf_htonl(0xffff))
-		return sk->src_ip6[3] != 0;
-	return sk->src_ip6[0] || sk->src_ip6[1] || sk->src_ip6[2] || sk->src_ip6[3];
+	word[0] = ctx->user_ip6[0];
+	word[1] = ctx->user_ip6[1];
+	word[2] = ctx->user_ip6[2];
+	word[3] = ctx->user_ip6[3];
+	dst->port = ctx->user_port;
 }
 
-static __always_inline bool remember(struct bpf_sock_addr *ctx, const struct destination *dst,
-				     const struct entry *entry, __u32 generation, __u64 netns_cookie)
+static __always_inline void write6(struct bpf_sock_addr *ctx, const struct destination *dst)
 {
-	struct record *record = bpf_sk_storage_get(&bpfacq_client, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	const __be32 *word = (const __be32 *)dst->addr;
 
-	if (!record)
-		return false;
-	__builtin_memcpy(record->orig_addr, dst->addr, sizeof(record->orig_addr));
-	record->orig_port = dst->port;
-	record->rule = entry->rule;
-	record->generation = generation;
-	record->pid = bpf_get_current_pid_tgid() >> 32;
-	record->uid = bpf_get_current_uid_gid();
-	record->cookie = bpf_get_socket_cookie(ctx);
-	record->netns_cookie = netns_cookie;
-	record->since = bpf_ktime_get_ns();
-	return true;
+	ctx->user_ip6[0] = word[0];
+	ctx->user_ip6[1] = word[1];
+	ctx->user_ip6[2] = word[2];
+	ctx->user_ip6[3] = word[3];
+	ctx->user_port = dst->port;
 }
 
-/* Who is left alone before any rule is read, or VERDICT_NONE. */
-static __always_inline enum verdict exempt(struct bpf_sock_addr *ctx, const struct agent *agent, __u64 netns_cookie)
+static __always_inline bool moves(enum verdict verdict)
 {
-	struct stamp *stamp = bpf_sk_storage_get(&bpfacq_exempt, ctx->sk, NULL, 0);
+	return verdict == VERDICT_ACQUIRE || verdict == VERDICT_DIRECT;
+}
 
-	if (stamp)
-		stamp->netns_cookie = netns_cookie;
-	if (ctx->protocol != IPPROTO_TCP)
+/* What connect() comes to; dst becomes where it is moved. */
+static __always_inline enum verdict connect_to(struct bpf_sock_addr *ctx, struct destination *dst)
+{
+	const struct agent *agent = agent_state();
+
+	if (!agent || !ctx->sk)
 		return VERDICT_PASS;
+	struct stamp *stamp = bpf_sk_storage_get(&bpfacq_exempt, ctx->sk, NULL, 0);
 	if (stamp)
-		return pass(COUNTER_PASS_EXEMPT);
-	if (!agent->netns_cookie)
-		return pass(COUNTER_PASS_INACTIVE);
-	if (netns_cookie != agent->netns_cookie)
-		return pass(COUNTER_PASS_FOREIGN);
-	if (is_bound(ctx))
-		return pass(COUNTER_PASS_BOUND);
-	return VERDICT_NONE;
+		stamp->netns_cookie = bpf_get_netns_cookie(ctx);
+	if (ctx->protocol == IPPROTO_TCP)
+		return connect_tcp(ctx, dst, agent);
+	if (ctx->protocol != IPPROTO_UDP)
+		return VERDICT_PASS;
+	enum verdict verdict = send_udp(ctx, dst, agent, true);
+	if (!moves(verdict))
+		bpf_sk_storage_delete(&bpfacq_peer, ctx->sk);
+	return verdict;
 }
 
-/*
- * The lease is read before the port. An agent that announces itself ends the
- * lease of its predecessor, writes its ports and then grants its own: whoever
- * sees that one sees those ports.
- */
-static __always_inline bool is_served(const struct agent *agent, const __be16 *listener)
+static __always_inline enum verdict send_to(struct bpf_sock_addr *ctx, struct destination *dst)
 {
-	return bpf_ktime_get_ns() <= *(volatile __u64 *)&agent->lease_until && *(volatile __be16 *)listener;
+	const struct agent *agent = agent_state();
+
+	return agent ? send_udp(ctx, dst, agent, false) : VERDICT_PASS;
 }
 
-/*
- * The whole decision for one connect(). listener is where the port stands that
- * would carry the flow; the record of an acquired flow is in place when this
- * returns.
- */
-static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, const struct destination *dst,
-					   const struct agent *agent, const __be16 *listener)
+static __always_inline enum answer answer(enum verdict verdict)
 {
-	__u64 netns_cookie = bpf_get_netns_cookie(ctx);
-	enum verdict verdict = exempt(ctx, agent, netns_cookie);
-
-	if (verdict != VERDICT_NONE)
-		return verdict;
-
-	__u32 generation = policy_generation();
-	if (!generation)
-		return pass(COUNTER_PASS_INACTIVE);
-
-	enum counter why;
-	const struct entry *entry = policy_match_tcp(generation, dst, &why);
-	if (!entry)
-		return pass(why);
-	if (entry->action == ACTION_PROTECT)
-		return pass(COUNTER_PASS_PROTECTED);
-	if (entry->action != ACTION_TUNNEL)
-		return pass(COUNTER_PASS_BYPASS);
-
-	if (!is_served(agent, listener))
-		return harden(entry);
-	if (!remember(ctx, dst, entry, generation, netns_cookie)) {
-		count(COUNTER_BUG_CLIENT_STORAGE);
-		return harden(entry);
-	}
-	count(COUNTER_ACQUIRE);
-	return VERDICT_ACQUIRE;
-}
-
-/* A socket that is used again must not keep the destination of its last flow. */
-static __always_inline enum answer answer(struct bpf_sock_addr *ctx, enum verdict verdict)
-{
-	if (verdict == VERDICT_ACQUIRE)
-		return ANSWER_PROCEED;
-	bpf_sk_storage_delete(&bpfacq_client, ctx->sk);
 	if (verdict != VERDICT_BLOCK)
 		return ANSWER_PROCEED;
 	if (has_set_retval)
@@ -186,47 +122,49 @@ static __always_inline enum answer answer(struct bpf_sock_addr *ctx, enum verdic
 SEC("cgroup/connect4")
 int bpfacq_connect4(struct bpf_sock_addr *ctx)
 {
-	const struct agent *agent = agent_state();
-	struct destination dst = { .port = ctx->user_port };
+	struct destination dst;
 
-	if (!agent || !ctx->sk)
-		return ANSWER_PROCEED;
-	map4(dst.addr, ctx->user_ip4);
-
-	enum verdict verdict = decide(ctx, &dst, agent, &agent->port4);
-	if (verdict == VERDICT_ACQUIRE) {
-		ctx->user_ip4 = bpf_htonl(INADDR_LOOPBACK);
-		ctx->user_port = agent->port4;
-	}
-	return answer(ctx, verdict);
+	read4(ctx, &dst);
+	enum verdict verdict = connect_to(ctx, &dst);
+	if (moves(verdict))
+		write4(ctx, &dst);
+	return answer(verdict);
 }
 
 SEC("cgroup/connect6")
 int bpfacq_connect6(struct bpf_sock_addr *ctx)
 {
-	const struct agent *agent = agent_state();
-	struct destination dst = { .port = ctx->user_port };
-	__u32 *word = (__u32 *)dst.addr;
+	struct destination dst;
 
-	if (!agent || !ctx->sk)
-		return ANSWER_PROCEED;
-	word[0] = ctx->user_ip6[0];
-	word[1] = ctx->user_ip6[1];
-	word[2] = ctx->user_ip6[2];
-	word[3] = ctx->user_ip6[3];
+	read6(ctx, &dst);
+	enum verdict verdict = connect_to(ctx, &dst);
+	if (moves(verdict))
+		write6(ctx, &dst);
+	return answer(verdict);
+}
 
-	/* IPv4 destinations, and hosts whose loopback has no ::1, reach the IPv4 listener. */
-	bool via4 = is_mapped4(dst.addr) || !agent->port6;
-	const __be16 *listener = via4 ? &agent->port4 : &agent->port6;
-	enum verdict verdict = decide(ctx, &dst, agent, listener);
-	if (verdict == VERDICT_ACQUIRE) {
-		ctx->user_ip6[0] = 0;
-		ctx->user_ip6[1] = 0;
-		ctx->user_ip6[2] = via4 ? bpf_htonl(0xffff) : 0;
-		ctx->user_ip6[3] = via4 ? bpf_htonl(INADDR_LOOPBACK) : bpf_htonl(1);
-		ctx->user_port = *listener;
-	}
-	return answer(ctx, verdict);
+SEC("cgroup/sendmsg4")
+int bpfacq_send4(struct bpf_sock_addr *ctx)
+{
+	struct destination dst;
+
+	read4(ctx, &dst);
+	enum verdict verdict = send_to(ctx, &dst);
+	if (moves(verdict))
+		write4(ctx, &dst);
+	return answer(verdict);
+}
+
+SEC("cgroup/sendmsg6")
+int bpfacq_send6(struct bpf_sock_addr *ctx)
+{
+	struct destination dst;
+
+	read6(ctx, &dst);
+	enum verdict verdict = send_to(ctx, &dst);
+	if (moves(verdict))
+		write6(ctx, &dst);
+	return answer(verdict);
 }
 
 SEC("sockops")
@@ -247,34 +185,73 @@ int bpfacq_sockops(struct bpf_sock_ops *ctx)
 	return 1;
 }
 
+/* What the application named, in the place of what the network sees. */
+static __always_inline bool told(struct bpf_sock *sk, struct destination *dst)
+{
+	struct record *record = bpf_sk_storage_get(&bpfacq_client, sk, NULL, 0);
+
+	if (!record)
+		return peer_told(sk, dst);
+	__builtin_memcpy(dst->addr, record->told_addr, sizeof(dst->addr));
+	dst->port = record->orig_port;
+	return true;
+}
+
 SEC("cgroup/getpeername4")
 int bpfacq_getpeer4(struct bpf_sock_addr *ctx)
 {
-	struct bpf_sock *sk = ctx->sk;
-	struct record *record = sk ? bpf_sk_storage_get(&bpfacq_client, sk, NULL, 0) : NULL;
+	struct destination dst;
 
-	if (record && is_mapped4(record->orig_addr)) {
-		ctx->user_ip4 = *(__be32 *)(record->orig_addr + 12);
-		ctx->user_port = record->orig_port;
-	}
+	read4(ctx, &dst);
+	if (ctx->sk && told(ctx->sk, &dst) && is_mapped4(dst.addr))
+		write4(ctx, &dst);
 	return ANSWER_PROCEED;
 }
 
 SEC("cgroup/getpeername6")
 int bpfacq_getpeer6(struct bpf_sock_addr *ctx)
 {
+	struct destination dst;
+
+	read6(ctx, &dst);
+	if (ctx->sk && told(ctx->sk, &dst))
+		write6(ctx, &dst);
+	return ANSWER_PROCEED;
+}
+
+/* A datagram from dst was received: by an application, or as a query by the agent. */
+static __always_inline bool received(struct bpf_sock_addr *ctx, struct destination *dst)
+{
+	const struct agent *agent = agent_state();
 	struct bpf_sock *sk = ctx->sk;
-	struct record *record = sk ? bpf_sk_storage_get(&bpfacq_client, sk, NULL, 0) : NULL;
 
-	if (record) {
-		const __u32 *word = (const __u32 *)record->orig_addr;
+	if (!sk || !agent)
+		return false;
+	if (peer_told(sk, dst))
+		return true;
+	query_arrive(ctx, sk, agent, dst);
+	return false;
+}
 
-		ctx->user_ip6[0] = word[0];
-		ctx->user_ip6[1] = word[1];
-		ctx->user_ip6[2] = word[2];
-		ctx->user_ip6[3] = word[3];
-		ctx->user_port = record->orig_port;
-	}
+SEC("cgroup/recvmsg4")
+int bpfacq_recv4(struct bpf_sock_addr *ctx)
+{
+	struct destination dst;
+
+	read4(ctx, &dst);
+	if (received(ctx, &dst) && is_mapped4(dst.addr))
+		write4(ctx, &dst);
+	return ANSWER_PROCEED;
+}
+
+SEC("cgroup/recvmsg6")
+int bpfacq_recv6(struct bpf_sock_addr *ctx)
+{
+	struct destination dst;
+
+	read6(ctx, &dst);
+	if (received(ctx, &dst))
+		write6(ctx, &dst);
 	return ANSWER_PROCEED;
 }
 

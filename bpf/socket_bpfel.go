@@ -16,10 +16,11 @@ import (
 type SocketAction uint32
 
 const (
-	SocketActionACTION_NONE    SocketAction = 0
-	SocketActionACTION_BYPASS  SocketAction = 1
-	SocketActionACTION_TUNNEL  SocketAction = 2
-	SocketActionACTION_PROTECT SocketAction = 3
+	SocketActionACTION_NONE      SocketAction = 0
+	SocketActionACTION_BYPASS    SocketAction = 1
+	SocketActionACTION_TUNNEL    SocketAction = 2
+	SocketActionACTION_PROTECT   SocketAction = 3
+	SocketActionACTION_SYNTHETIC SocketAction = 4
 )
 
 type SocketAgent struct {
@@ -28,7 +29,9 @@ type SocketAgent struct {
 	NetnsCookie uint64
 	Port4       uint16
 	Port6       uint16
-	Pad         [4]uint8
+	Dns4        uint16
+	Dns6        uint16
+	Pools       SocketPools
 }
 
 type SocketChannel struct {
@@ -61,17 +64,38 @@ const (
 	SocketCounterCOUNTER_PASS_HARDENED      SocketCounter = 7
 	SocketCounterCOUNTER_ACQUIRE            SocketCounter = 8
 	SocketCounterCOUNTER_BLOCK              SocketCounter = 9
-	SocketCounterCOUNTER_HANDOFF_OFFERED    SocketCounter = 10
-	SocketCounterCOUNTER_HANDOFF_TAKEN      SocketCounter = 11
-	SocketCounterCOUNTER_HANDOFF_WITHDRAWN  SocketCounter = 12
-	SocketCounterCOUNTER_HANDOFF_MISSED     SocketCounter = 13
-	SocketCounterCOUNTER_BUG_POLICY_TORN    SocketCounter = 14
-	SocketCounterCOUNTER_BUG_CLIENT_STORAGE SocketCounter = 15
-	SocketCounterCOUNTER_BUG_ACCEPT_STORAGE SocketCounter = 16
-	SocketCounterCOUNTER_BUG_HANDOFF_FULL   SocketCounter = 17
-	SocketCounterCOUNTER_BUG_FLAGS          SocketCounter = 18
-	SocketCounterCOUNTERS                   SocketCounter = 19
+	SocketCounterCOUNTER_PASS_ORIGINAL      SocketCounter = 10
+	SocketCounterCOUNTER_BLOCK_UNKNOWN      SocketCounter = 11
+	SocketCounterCOUNTER_BLOCK_ORIGINAL     SocketCounter = 12
+	SocketCounterCOUNTER_BLOCK_CROWDED      SocketCounter = 13
+	SocketCounterCOUNTER_ACQUIRE_QUERY      SocketCounter = 14
+	SocketCounterCOUNTER_PASS_UNSERVED      SocketCounter = 15
+	SocketCounterCOUNTER_PASS_SERVER        SocketCounter = 16
+	SocketCounterCOUNTER_PASS_SCOPE         SocketCounter = 17
+	SocketCounterCOUNTER_PASS_DEVICE        SocketCounter = 18
+	SocketCounterCOUNTER_PASS_CROWDED       SocketCounter = 19
+	SocketCounterCOUNTER_HANDOFF_OFFERED    SocketCounter = 20
+	SocketCounterCOUNTER_HANDOFF_TAKEN      SocketCounter = 21
+	SocketCounterCOUNTER_HANDOFF_WITHDRAWN  SocketCounter = 22
+	SocketCounterCOUNTER_HANDOFF_MISSED     SocketCounter = 23
+	SocketCounterCOUNTER_QUERY_KNOWN        SocketCounter = 24
+	SocketCounterCOUNTER_QUERY_ASKERLESS    SocketCounter = 25
+	SocketCounterCOUNTER_QUERY_MISSED       SocketCounter = 26
+	SocketCounterCOUNTER_BUG_POLICY_TORN    SocketCounter = 27
+	SocketCounterCOUNTER_BUG_CLIENT_STORAGE SocketCounter = 28
+	SocketCounterCOUNTER_BUG_ACCEPT_STORAGE SocketCounter = 29
+	SocketCounterCOUNTER_BUG_PEER_STORAGE   SocketCounter = 30
+	SocketCounterCOUNTER_BUG_QUERY_STORAGE  SocketCounter = 31
+	SocketCounterCOUNTER_BUG_HANDOFF_FULL   SocketCounter = 32
+	SocketCounterCOUNTER_BUG_FLAGS          SocketCounter = 33
+	SocketCounterCOUNTERS                   SocketCounter = 34
 )
+
+type SocketDevice struct {
+	_     structs.HostLayout
+	Addr4 [16]uint8
+	Addr6 [16]uint8
+}
 
 type SocketEntry struct {
 	_         structs.HostLayout
@@ -100,6 +124,57 @@ const (
 	SocketHardeningHARDENING_BLOCK  SocketHardening = 2
 )
 
+type SocketKind uint32
+
+const (
+	SocketKindKIND_FLOW   SocketKind = 0
+	SocketKindKIND_QUERY  SocketKind = 1
+	SocketKindKIND_DIRECT SocketKind = 2
+)
+
+type SocketName struct {
+	_        structs.HostLayout
+	OrigAddr [16]uint8
+	Row      uint32
+	HasOrig  uint8
+	Pad      [3]uint8
+}
+
+type SocketNameKey struct {
+	_    structs.HostLayout
+	Addr [16]uint8
+}
+
+type SocketPeers struct {
+	_    structs.HostLayout
+	Lock struct {
+		_   structs.HostLayout
+		Val uint32
+	}
+	Pad  uint32
+	Peer [8]struct {
+		_        structs.HostLayout
+		ToldAddr [16]uint8
+		SeenAddr [16]uint8
+		ToldPort uint16
+		SeenPort uint16
+		Ifindex  uint32
+		Pid      uint32
+		Uid      uint32
+		Mark     uint32
+		Pad      uint32
+		Until    uint64
+	}
+}
+
+type SocketPools struct {
+	_     structs.HostLayout
+	Addr6 [2]uint64
+	Mask6 [2]uint64
+	Addr4 uint32
+	Mask4 uint32
+}
+
 type SocketPortClasses struct {
 	_   structs.HostLayout
 	Tcp [65536]uint16
@@ -118,16 +193,30 @@ type SocketPrefix6 struct {
 	Addr [16]uint8
 }
 
+type SocketQuery struct {
+	_          structs.HostLayout
+	Server     [16]uint8
+	ServerPort uint16
+	HasAsker   uint8
+	Pad        uint8
+	Ifindex    uint32
+	Pid        uint32
+	Uid        uint32
+	Mark       uint32
+}
+
 type SocketRecord struct {
 	_           structs.HostLayout
 	OrigAddr    [16]uint8
+	ToldAddr    [16]uint8
 	OrigPort    uint16
-	Pad         [2]uint8
+	Kind        uint8
+	Pad         uint8
 	Rule        uint32
 	Generation  uint32
 	Pid         uint32
 	Uid         uint32
-	Pad2        uint32
+	Mark        uint32
 	Cookie      uint64
 	NetnsCookie uint64
 	Since       uint64
@@ -148,18 +237,27 @@ const (
 	SocketMapBpfacqChannel         = "bpfacq_channel"
 	SocketMapBpfacqClient          = "bpfacq_client"
 	SocketMapBpfacqCounter         = "bpfacq_counter"
+	SocketMapBpfacqDevice          = "bpfacq_device"
 	SocketMapBpfacqEntry           = "bpfacq_entry"
 	SocketMapBpfacqExempt          = "bpfacq_exempt"
 	SocketMapBpfacqHandoff         = "bpfacq_handoff"
+	SocketMapBpfacqName            = "bpfacq_name"
+	SocketMapBpfacqPeer            = "bpfacq_peer"
 	SocketMapBpfacqPorts           = "bpfacq_ports"
 	SocketMapBpfacqPrefix4         = "bpfacq_prefix4"
 	SocketMapBpfacqPrefix6         = "bpfacq_prefix6"
+	SocketMapBpfacqQuery           = "bpfacq_query"
+	SocketMapBpfacqServer          = "bpfacq_server"
 	SocketMapBpfacqVerdict         = "bpfacq_verdict"
 	SocketProgBpfacqConnect4       = "bpfacq_connect4"
 	SocketProgBpfacqConnect6       = "bpfacq_connect6"
 	SocketProgBpfacqGetpeer4       = "bpfacq_getpeer4"
 	SocketProgBpfacqGetpeer6       = "bpfacq_getpeer6"
 	SocketProgBpfacqOrigdst        = "bpfacq_origdst"
+	SocketProgBpfacqRecv4          = "bpfacq_recv4"
+	SocketProgBpfacqRecv6          = "bpfacq_recv6"
+	SocketProgBpfacqSend4          = "bpfacq_send4"
+	SocketProgBpfacqSend6          = "bpfacq_send6"
 	SocketProgBpfacqSockops        = "bpfacq_sockops"
 	SocketVarBindingAction         = "binding_action"
 	SocketVarBindingChannel        = "binding_channel"
@@ -167,6 +265,10 @@ const (
 	SocketVarBindingCounter        = "binding_counter"
 	SocketVarBindingEntry          = "binding_entry"
 	SocketVarBindingHardening      = "binding_hardening"
+	SocketVarBindingKind           = "binding_kind"
+	SocketVarBindingName           = "binding_name"
+	SocketVarBindingNameKey        = "binding_name_key"
+	SocketVarBindingPools          = "binding_pools"
 	SocketVarBindingPortClasses    = "binding_port_classes"
 	SocketVarBindingPrefix4        = "binding_prefix4"
 	SocketVarBindingPrefix6        = "binding_prefix6"
@@ -221,6 +323,10 @@ type SocketProgramSpecs struct {
 	BpfacqGetpeer4 *ebpf.ProgramSpec `ebpf:"bpfacq_getpeer4"`
 	BpfacqGetpeer6 *ebpf.ProgramSpec `ebpf:"bpfacq_getpeer6"`
 	BpfacqOrigdst  *ebpf.ProgramSpec `ebpf:"bpfacq_origdst"`
+	BpfacqRecv4    *ebpf.ProgramSpec `ebpf:"bpfacq_recv4"`
+	BpfacqRecv6    *ebpf.ProgramSpec `ebpf:"bpfacq_recv6"`
+	BpfacqSend4    *ebpf.ProgramSpec `ebpf:"bpfacq_send4"`
+	BpfacqSend6    *ebpf.ProgramSpec `ebpf:"bpfacq_send6"`
 	BpfacqSockops  *ebpf.ProgramSpec `ebpf:"bpfacq_sockops"`
 }
 
@@ -234,12 +340,17 @@ type SocketMapSpecs struct {
 	BpfacqChannel *ebpf.MapSpec `ebpf:"bpfacq_channel"`
 	BpfacqClient  *ebpf.MapSpec `ebpf:"bpfacq_client"`
 	BpfacqCounter *ebpf.MapSpec `ebpf:"bpfacq_counter"`
+	BpfacqDevice  *ebpf.MapSpec `ebpf:"bpfacq_device"`
 	BpfacqEntry   *ebpf.MapSpec `ebpf:"bpfacq_entry"`
 	BpfacqExempt  *ebpf.MapSpec `ebpf:"bpfacq_exempt"`
 	BpfacqHandoff *ebpf.MapSpec `ebpf:"bpfacq_handoff"`
+	BpfacqName    *ebpf.MapSpec `ebpf:"bpfacq_name"`
+	BpfacqPeer    *ebpf.MapSpec `ebpf:"bpfacq_peer"`
 	BpfacqPorts   *ebpf.MapSpec `ebpf:"bpfacq_ports"`
 	BpfacqPrefix4 *ebpf.MapSpec `ebpf:"bpfacq_prefix4"`
 	BpfacqPrefix6 *ebpf.MapSpec `ebpf:"bpfacq_prefix6"`
+	BpfacqQuery   *ebpf.MapSpec `ebpf:"bpfacq_query"`
+	BpfacqServer  *ebpf.MapSpec `ebpf:"bpfacq_server"`
 	BpfacqVerdict *ebpf.MapSpec `ebpf:"bpfacq_verdict"`
 }
 
@@ -253,6 +364,10 @@ type SocketVariableSpecs struct {
 	BindingCounter        *ebpf.VariableSpec `ebpf:"binding_counter"`
 	BindingEntry          *ebpf.VariableSpec `ebpf:"binding_entry"`
 	BindingHardening      *ebpf.VariableSpec `ebpf:"binding_hardening"`
+	BindingKind           *ebpf.VariableSpec `ebpf:"binding_kind"`
+	BindingName           *ebpf.VariableSpec `ebpf:"binding_name"`
+	BindingNameKey        *ebpf.VariableSpec `ebpf:"binding_name_key"`
+	BindingPools          *ebpf.VariableSpec `ebpf:"binding_pools"`
 	BindingPortClasses    *ebpf.VariableSpec `ebpf:"binding_port_classes"`
 	BindingPrefix4        *ebpf.VariableSpec `ebpf:"binding_prefix4"`
 	BindingPrefix6        *ebpf.VariableSpec `ebpf:"binding_prefix6"`
@@ -286,12 +401,17 @@ type SocketMaps struct {
 	BpfacqChannel *ebpf.Map `ebpf:"bpfacq_channel"`
 	BpfacqClient  *ebpf.Map `ebpf:"bpfacq_client"`
 	BpfacqCounter *ebpf.Map `ebpf:"bpfacq_counter"`
+	BpfacqDevice  *ebpf.Map `ebpf:"bpfacq_device"`
 	BpfacqEntry   *ebpf.Map `ebpf:"bpfacq_entry"`
 	BpfacqExempt  *ebpf.Map `ebpf:"bpfacq_exempt"`
 	BpfacqHandoff *ebpf.Map `ebpf:"bpfacq_handoff"`
+	BpfacqName    *ebpf.Map `ebpf:"bpfacq_name"`
+	BpfacqPeer    *ebpf.Map `ebpf:"bpfacq_peer"`
 	BpfacqPorts   *ebpf.Map `ebpf:"bpfacq_ports"`
 	BpfacqPrefix4 *ebpf.Map `ebpf:"bpfacq_prefix4"`
 	BpfacqPrefix6 *ebpf.Map `ebpf:"bpfacq_prefix6"`
+	BpfacqQuery   *ebpf.Map `ebpf:"bpfacq_query"`
+	BpfacqServer  *ebpf.Map `ebpf:"bpfacq_server"`
 	BpfacqVerdict *ebpf.Map `ebpf:"bpfacq_verdict"`
 }
 
@@ -303,12 +423,17 @@ func (m *SocketMaps) Close() error {
 		m.BpfacqChannel,
 		m.BpfacqClient,
 		m.BpfacqCounter,
+		m.BpfacqDevice,
 		m.BpfacqEntry,
 		m.BpfacqExempt,
 		m.BpfacqHandoff,
+		m.BpfacqName,
+		m.BpfacqPeer,
 		m.BpfacqPorts,
 		m.BpfacqPrefix4,
 		m.BpfacqPrefix6,
+		m.BpfacqQuery,
+		m.BpfacqServer,
 		m.BpfacqVerdict,
 	)
 }
@@ -323,6 +448,10 @@ type SocketVariables struct {
 	BindingCounter        *ebpf.Variable `ebpf:"binding_counter"`
 	BindingEntry          *ebpf.Variable `ebpf:"binding_entry"`
 	BindingHardening      *ebpf.Variable `ebpf:"binding_hardening"`
+	BindingKind           *ebpf.Variable `ebpf:"binding_kind"`
+	BindingName           *ebpf.Variable `ebpf:"binding_name"`
+	BindingNameKey        *ebpf.Variable `ebpf:"binding_name_key"`
+	BindingPools          *ebpf.Variable `ebpf:"binding_pools"`
 	BindingPortClasses    *ebpf.Variable `ebpf:"binding_port_classes"`
 	BindingPrefix4        *ebpf.Variable `ebpf:"binding_prefix4"`
 	BindingPrefix6        *ebpf.Variable `ebpf:"binding_prefix6"`
@@ -339,6 +468,10 @@ type SocketPrograms struct {
 	BpfacqGetpeer4 *ebpf.Program `ebpf:"bpfacq_getpeer4"`
 	BpfacqGetpeer6 *ebpf.Program `ebpf:"bpfacq_getpeer6"`
 	BpfacqOrigdst  *ebpf.Program `ebpf:"bpfacq_origdst"`
+	BpfacqRecv4    *ebpf.Program `ebpf:"bpfacq_recv4"`
+	BpfacqRecv6    *ebpf.Program `ebpf:"bpfacq_recv6"`
+	BpfacqSend4    *ebpf.Program `ebpf:"bpfacq_send4"`
+	BpfacqSend6    *ebpf.Program `ebpf:"bpfacq_send6"`
 	BpfacqSockops  *ebpf.Program `ebpf:"bpfacq_sockops"`
 }
 
@@ -349,6 +482,10 @@ func (p *SocketPrograms) Close() error {
 		p.BpfacqGetpeer4,
 		p.BpfacqGetpeer6,
 		p.BpfacqOrigdst,
+		p.BpfacqRecv4,
+		p.BpfacqRecv6,
+		p.BpfacqSend4,
+		p.BpfacqSend6,
 		p.BpfacqSockops,
 	)
 }

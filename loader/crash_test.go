@@ -65,7 +65,7 @@ func TestLoadKilledAtAnyStepLeavesOldStateOrNew(t *testing.T) {
 			name: "links missing",
 			old: func(t *testing.T, b *bed) {
 				b.blocked(t, b.cgroup)
-				for _, name := range []string{"getpeer4", "sockops", "connect6"} {
+				for _, name := range []string{"getpeer4", "recv6", "sockops", "send4", "connect6"} {
 					b.removePin(t, "links", name)
 				}
 			},
@@ -220,8 +220,8 @@ func (b *bed) connect(t *testing.T, cgroup string) string {
 func (b *bed) isWhole(t *testing.T, d *loader.Datapath, step int) {
 	t.Helper()
 	defer d.Close()
-	if hooks, err := d.Hooks(); len(hooks) != 5 || err != nil {
-		t.Errorf("loaded after step %d: hooks %v, %v; want five", step, hooks, err)
+	if hooks, err := d.Hooks(); len(hooks) != 9 || err != nil {
+		t.Errorf("loaded after step %d: hooks %v, %v; want nine", step, hooks, err)
 	}
 	entries, err := os.ReadDir(b.pins)
 	if err != nil || len(entries) != 1 || entries[0].Name() != "live" {

@@ -219,7 +219,10 @@ func (d *Datapath) Detach() error {
 		return nil // somebody removed the folder; what is there now is another agent's
 	}
 	links := linksDir(d.pins.live())
-	for _, program := range []string{bpf.SocketProgBpfacqConnect4, bpf.SocketProgBpfacqConnect6} {
+	for _, program := range []string{
+		bpf.SocketProgBpfacqConnect4, bpf.SocketProgBpfacqConnect6,
+		bpf.SocketProgBpfacqSend4, bpf.SocketProgBpfacqSend6,
+	} {
 		if err := detachLink(filepath.Join(links, maps.PinName(program))); err != nil {
 			return err
 		}

@@ -42,15 +42,24 @@ func hooks(p *bpf.SocketPrograms, opts Options) []hook {
 		all = append(all, at(opts.RelayCgroup, bpf.SocketProgBpfacqOrigdst, p.BpfacqOrigdst, ebpf.AttachCGroupGetsockopt))
 	}
 	if !below(opts.RelayCgroup, opts.Cgroup) {
-		// The hook that takes a record runs for the cgroup of the listener.
-		h := at(opts.RelayCgroup, bpf.SocketProgBpfacqSockops, p.BpfacqSockops, ebpf.AttachCGroupSockOps)
-		h.pinName += "_relay"
-		all = append(all, h)
+		// The hooks that take records and queries run for the cgroup of the listener.
+		for _, h := range []hook{
+			at(opts.RelayCgroup, bpf.SocketProgBpfacqSockops, p.BpfacqSockops, ebpf.AttachCGroupSockOps),
+			at(opts.RelayCgroup, bpf.SocketProgBpfacqRecv4, p.BpfacqRecv4, ebpf.AttachCGroupUDP4Recvmsg),
+			at(opts.RelayCgroup, bpf.SocketProgBpfacqRecv6, p.BpfacqRecv6, ebpf.AttachCGroupUDP6Recvmsg),
+		} {
+			h.pinName += "_relay"
+			all = append(all, h)
+		}
 	}
 	return append(all,
 		at(opts.Cgroup, bpf.SocketProgBpfacqGetpeer4, p.BpfacqGetpeer4, ebpf.AttachCgroupInet4GetPeername),
 		at(opts.Cgroup, bpf.SocketProgBpfacqGetpeer6, p.BpfacqGetpeer6, ebpf.AttachCgroupInet6GetPeername),
+		at(opts.Cgroup, bpf.SocketProgBpfacqRecv4, p.BpfacqRecv4, ebpf.AttachCGroupUDP4Recvmsg),
+		at(opts.Cgroup, bpf.SocketProgBpfacqRecv6, p.BpfacqRecv6, ebpf.AttachCGroupUDP6Recvmsg),
 		at(opts.Cgroup, bpf.SocketProgBpfacqSockops, p.BpfacqSockops, ebpf.AttachCGroupSockOps),
+		at(opts.Cgroup, bpf.SocketProgBpfacqSend4, p.BpfacqSend4, ebpf.AttachCGroupUDP4Sendmsg),
+		at(opts.Cgroup, bpf.SocketProgBpfacqSend6, p.BpfacqSend6, ebpf.AttachCGroupUDP6Sendmsg),
 		at(opts.Cgroup, bpf.SocketProgBpfacqConnect4, p.BpfacqConnect4, ebpf.AttachCGroupInet4Connect),
 		at(opts.Cgroup, bpf.SocketProgBpfacqConnect6, p.BpfacqConnect6, ebpf.AttachCGroupInet6Connect),
 	)

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -194,13 +195,62 @@ func TestTakesOverPinsWithoutGap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(after) != 5 || fmt.Sprint(before) != fmt.Sprint(after) {
+	if len(after) != 9 || fmt.Sprint(before) != fmt.Sprint(after) {
 		t.Errorf("links changed:\n%v\n%v", before, after)
 	}
 	if generation, err := second.Maps.Generation(); err != nil || generation != 1 {
 		t.Errorf("generation %d, %v; want 1", generation, err)
 	}
 	b.expect(t, "second agent", acquired)
+}
+
+// What the programs know of names and of DNS is in force without a gap, too.
+func TestTakesOverNamesAndPools(t *testing.T) {
+	b := newBed(t)
+	first := b.load(t)
+	b.announce(t, first, time.Hour)
+	pools := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+	if err := first.Maps.SetDNS(5300, 5300, pools); err != nil {
+		t.Fatal(err)
+	}
+	generation := store(t, first, synthetic())
+	known := maps.Name{Addr: netip.MustParseAddr("192.0.2.7"), Row: 1}
+	if err := first.Maps.PutName(generation, known); err != nil {
+		t.Fatal(err)
+	}
+	b.expect(t, "first agent", acquired)
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	second := b.load(t)
+	defer remove(second)
+	b.announce(t, second, time.Hour)
+	b.expect(t, "second agent", acquired)
+	if got, err := second.Maps.Pools(); err != nil || !slices.Equal(got, pools) {
+		t.Errorf("pools %v, %v; want %v", got, err, pools)
+	}
+	// It cannot know what the first one left free.
+	if err := second.Maps.PutName(generation, known); !errors.Is(err, maps.ErrGeneration) {
+		t.Errorf("name put into the first agent's generation: %v, want ErrGeneration", err)
+	}
+	tables := synthetic()
+	tables.Names = []maps.Name{known}
+	next := store(t, second, tables)
+	b.expect(t, "stored again", acquired)
+	if err := second.Maps.DeleteName(next, known.Addr); err != nil {
+		t.Fatal(err)
+	}
+	b.expect(t, "forgotten", refused, denied)
+}
+
+// synthetic is tunnelAll where the whole prefix is synthetic, and room for a name
+// that is tunnelled: row 1.
+func synthetic() *maps.Tables {
+	t := tunnelAll(maps.HardeningBypass)
+	t.Entries = append(t.Entries, maps.Entry{ID: "pool", Action: maps.ActionSynthetic})
+	t.Verdicts, t.Width, t.SpareNames = []uint32{2, 1}, 1, 1
+	return t
 }
 
 func TestTakeOverFollowsAnotherCgroup(t *testing.T) {

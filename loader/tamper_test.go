@@ -256,7 +256,7 @@ func TestDetachKnowsItsOwnFolder(t *testing.T) {
 	if err := first.Detach(); err != nil {
 		t.Error(err)
 	}
-	if hooks, err := second.Hooks(); len(hooks) != 5 || err != nil {
-		t.Errorf("another agent has hooks %v, %v; want five", hooks, err)
+	if hooks, err := second.Hooks(); len(hooks) != 9 || err != nil {
+		t.Errorf("another agent has hooks %v, %v; want nine", hooks, err)
 	}
 }

@@ -2,6 +2,7 @@ package maps
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math/bits"
 	"net/netip"
 
@@ -61,3 +62,41 @@ func untext(src []int8) string {
 func word32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
 
 func word64(v uint64) []byte { return binary.NativeEndian.AppendUint64(nil, v) }
+
+// rawPools is what the programs filter UDP by.
+func rawPools(pools []netip.Prefix) (raw bpf.SocketPools, err error) {
+	for _, pool := range pools {
+		switch {
+		case !pool.IsValid() || pool.Bits() == 0:
+			return raw, fmt.Errorf("pool %s is no part of the address space", pool)
+		case pool.Addr().Is4() && raw.Mask4 == 0:
+			addr := pool.Masked().Addr().As4()
+			raw.Addr4 = binary.NativeEndian.Uint32(addr[:])
+			raw.Mask4 = bits.ReverseBytes32(^uint32(0) << (32 - pool.Bits()))
+		case pool.Addr().Is6() && raw.Mask6 == [2]uint64{}:
+			addr := pool.Masked().Addr().As16()
+			for half := range raw.Addr6 {
+				raw.Addr6[half] = binary.NativeEndian.Uint64(addr[half*8:])
+				ones := min(max(pool.Bits()-half*64, 0), 64)
+				raw.Mask6[half] = bits.ReverseBytes64(^uint64(0) << (64 - ones))
+			}
+		default:
+			return raw, fmt.Errorf("pool %s is a second one of its family", pool)
+		}
+	}
+	return raw, nil
+}
+
+// newPools reads what rawPools wrote.
+func newPools(raw *bpf.SocketAgent) (pools []netip.Prefix) {
+	if ones := bits.OnesCount32(raw.Pools.Mask4); ones > 0 {
+		addr := binary.NativeEndian.AppendUint32(nil, raw.Pools.Addr4)
+		pools = append(pools, netip.PrefixFrom(netip.AddrFrom4([4]byte(addr)), ones))
+	}
+	if ones := bits.OnesCount64(raw.Pools.Mask6[0]) + bits.OnesCount64(raw.Pools.Mask6[1]); ones > 0 {
+		addr := binary.NativeEndian.AppendUint64(nil, raw.Pools.Addr6[0])
+		addr = binary.NativeEndian.AppendUint64(addr, raw.Pools.Addr6[1])
+		pools = append(pools, netip.PrefixFrom(netip.AddrFrom16([16]byte(addr)), ones))
+	}
+	return pools
+}

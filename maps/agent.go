@@ -15,6 +15,10 @@ type Agent struct {
 	LeaseUntil   time.Duration // CLOCK_MONOTONIC
 	NetnsCookie  uint64
 	Port4, Port6 uint16 // of the listeners on 127.0.0.1 and ::1; 0 is none
+
+	// DNSPort and DNSPort6 are as SetDNS has them: the first of DNSPorts UDP
+	// sockets for queries to IPv4 and IPv6 servers; 0 leaves them alone.
+	DNSPort, DNSPort6 uint16
 }
 
 // Monotonic reads CLOCK_MONOTONIC, the clock of bpf_ktime_get_ns: it stands
@@ -29,16 +33,20 @@ func Monotonic() (time.Duration, error) {
 
 // SetAgent announces an agent: where its listeners are, and for how long it is
 // to be believed. The lease is ended first and granted last, so that a program
-// never sees the ports of one agent under the lease of another.
+// never sees the ports of one agent under the lease of another. The pools that
+// SetDNS announced stay, also those of a predecessor.
 func (m *Maps) SetAgent(a Agent) error {
 	if err := m.EndLease(); err != nil {
 		return err
 	}
-	err := m.objects.BpfacqAgent.Put(uint32(0), &bpf.SocketAgent{
-		NetnsCookie: a.NetnsCookie,
-		Port4:       wirePort(a.Port4),
-		Port6:       wirePort(a.Port6),
-	})
+	raw, err := m.rawAgent()
+	if err != nil {
+		return err
+	}
+	raw.LeaseUntil, raw.NetnsCookie = 0, a.NetnsCookie
+	raw.Port4, raw.Port6 = wirePort(a.Port4), wirePort(a.Port6)
+	raw.Dns4, raw.Dns6 = a.DNSPort, a.DNSPort6
+	err = m.objects.BpfacqAgent.Put(uint32(0), &raw)
 	if err != nil {
 		return fmt.Errorf("write the agent record: %w", err)
 	}
@@ -68,14 +76,23 @@ func (m *Maps) setLease(until uint64) error {
 
 // Agent reads what the programs know of the agent.
 func (m *Maps) Agent() (Agent, error) {
-	var raw bpf.SocketAgent
-	if err := m.objects.BpfacqAgent.Lookup(uint32(0), &raw); err != nil {
-		return Agent{}, fmt.Errorf("read the agent record: %w", err)
+	raw, err := m.rawAgent()
+	if err != nil {
+		return Agent{}, err
 	}
 	return Agent{
 		LeaseUntil:  time.Duration(raw.LeaseUntil),
 		NetnsCookie: raw.NetnsCookie,
 		Port4:       wirePort(raw.Port4),
 		Port6:       wirePort(raw.Port6),
+		DNSPort:     raw.Dns4,
+		DNSPort6:    raw.Dns6,
 	}, nil
+}
+
+func (m *Maps) rawAgent() (raw bpf.SocketAgent, err error) {
+	if err := m.objects.BpfacqAgent.Lookup(uint32(0), &raw); err != nil {
+		return raw, fmt.Errorf("read the agent record: %w", err)
+	}
+	return raw, nil
 }

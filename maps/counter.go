@@ -13,6 +13,12 @@ type Counter uint32
 // Counters is how many there are.
 const Counters = Counter(bpf.SocketCounterCOUNTERS)
 
+// What the programs refuse because of a name: the agent writes it to its log.
+const (
+	BlockUnknown  = Counter(bpf.SocketCounterCOUNTER_BLOCK_UNKNOWN)  // a synthetic address of no name
+	BlockOriginal = Counter(bpf.SocketCounterCOUNTER_BLOCK_ORIGINAL) // a name without original address
+)
+
 // String returns the counter's name in metrics and tables.
 func (c Counter) String() string {
 	switch bpf.SocketCounter(c) {
@@ -36,6 +42,26 @@ func (c Counter) String() string {
 		return "acquire"
 	case bpf.SocketCounterCOUNTER_BLOCK:
 		return "block"
+	case bpf.SocketCounterCOUNTER_PASS_ORIGINAL:
+		return "pass_original"
+	case bpf.SocketCounterCOUNTER_BLOCK_UNKNOWN:
+		return "block_unknown_name"
+	case bpf.SocketCounterCOUNTER_BLOCK_ORIGINAL:
+		return "block_no_original"
+	case bpf.SocketCounterCOUNTER_BLOCK_CROWDED:
+		return "block_crowded"
+	case bpf.SocketCounterCOUNTER_ACQUIRE_QUERY:
+		return "acquire_query"
+	case bpf.SocketCounterCOUNTER_PASS_UNSERVED:
+		return "pass_query_unserved"
+	case bpf.SocketCounterCOUNTER_PASS_SERVER:
+		return "pass_query_server"
+	case bpf.SocketCounterCOUNTER_PASS_SCOPE:
+		return "pass_query_scope"
+	case bpf.SocketCounterCOUNTER_PASS_DEVICE:
+		return "pass_query_device"
+	case bpf.SocketCounterCOUNTER_PASS_CROWDED:
+		return "pass_query_crowded"
 	case bpf.SocketCounterCOUNTER_HANDOFF_OFFERED:
 		return "handoff_offered"
 	case bpf.SocketCounterCOUNTER_HANDOFF_TAKEN:
@@ -44,12 +70,22 @@ func (c Counter) String() string {
 		return "handoff_withdrawn"
 	case bpf.SocketCounterCOUNTER_HANDOFF_MISSED:
 		return "handoff_missed"
+	case bpf.SocketCounterCOUNTER_QUERY_KNOWN:
+		return "query_known"
+	case bpf.SocketCounterCOUNTER_QUERY_ASKERLESS:
+		return "query_askerless"
+	case bpf.SocketCounterCOUNTER_QUERY_MISSED:
+		return "query_missed"
 	case bpf.SocketCounterCOUNTER_BUG_POLICY_TORN:
 		return "bug_policy_torn"
 	case bpf.SocketCounterCOUNTER_BUG_CLIENT_STORAGE:
 		return "bug_client_storage"
 	case bpf.SocketCounterCOUNTER_BUG_ACCEPT_STORAGE:
 		return "bug_accept_storage"
+	case bpf.SocketCounterCOUNTER_BUG_PEER_STORAGE:
+		return "bug_peer_storage"
+	case bpf.SocketCounterCOUNTER_BUG_QUERY_STORAGE:
+		return "bug_query_storage"
 	case bpf.SocketCounterCOUNTER_BUG_HANDOFF_FULL:
 		return "bug_handoff_full"
 	case bpf.SocketCounterCOUNTER_BUG_FLAGS:

@@ -46,11 +46,16 @@ func (m *Maps) Dump(name string) (Dump, error) {
 		bpf.SocketMapBpfacqVerdict: m.dumpVerdicts,
 		bpf.SocketMapBpfacqEntry:   m.dumpEntries,
 		bpf.SocketMapBpfacqChannel: m.dumpChannels,
+		bpf.SocketMapBpfacqName:    m.dumpNames,
+		bpf.SocketMapBpfacqDevice:  m.dumpDevices,
+		bpf.SocketMapBpfacqServer:  m.dumpServers,
 		bpf.SocketMapBpfacqHandoff: m.dumpHandoff,
 		bpf.SocketMapBpfacqCounter: m.dumpCounters,
 		bpf.SocketMapBpfacqClient:  func() Dump { return storage },
 		bpf.SocketMapBpfacqAccept:  func() Dump { return storage },
 		bpf.SocketMapBpfacqExempt:  func() Dump { return storage },
+		bpf.SocketMapBpfacqPeer:    func() Dump { return storage },
+		bpf.SocketMapBpfacqQuery:   func() Dump { return storage },
 	}
 	make, ok := dumps[prefix+name]
 	if !ok {
@@ -78,12 +83,14 @@ func (m *Maps) dumpActive() Dump {
 
 func (m *Maps) dumpAgent() Dump {
 	return Dump{
-		Columns: []string{"listener4", "listener6", "netns_cookie", "lease_left"},
+		Columns: []string{"listener4", "listener6", "dns4", "dns6", "pools", "netns_cookie", "lease_left"},
 		Rows: func(yield func([]any, error) bool) {
 			a, err := m.Agent()
+			pools, poolsErr := m.Pools()
 			now, clockErr := Monotonic()
 			left := max(a.LeaseUntil-now, 0).Round(time.Millisecond)
-			yield([]any{a.Port4, a.Port6, a.NetnsCookie, left.String()}, errors.Join(err, clockErr))
+			row := []any{a.Port4, a.Port6, a.DNSPort, a.DNSPort6, texts(pools), a.NetnsCookie, left.String()}
+			yield(row, errors.Join(err, poolsErr, clockErr))
 		},
 	}
 }
@@ -220,7 +227,7 @@ func (m *Maps) dumpEntries() Dump {
 			for index := range v.inners[innerEntry].MaxEntries() {
 				entry, err := v.Entry(index)
 				channel := ""
-				if err == nil && entry.Action != ActionProtect {
+				if err == nil && entry.Action != ActionProtect && entry.Action != ActionSynthetic {
 					var c Channel
 					c, err = lookupChannel(v.inners[innerChannel], entry.Channel)
 					channel = c.ID
@@ -245,28 +252,6 @@ func (m *Maps) dumpChannels() Dump {
 				}
 			}
 		}),
-	}
-}
-
-func (m *Maps) dumpHandoff() Dump {
-	return Dump{
-		Columns: []string{"client", "listener_port", "orig_dst", "rule", "generation", "pid", "uid"},
-		Rows: func(yield func([]any, error) bool) {
-			var key bpf.SocketHandoffKey
-			var raw bpf.SocketRecord
-			elements := m.objects.BpfacqHandoff.Iterate()
-			for elements.Next(&key, &raw) {
-				r := newRecord(&raw)
-				client := addrPort(key.Client, key.ClientPort).String()
-				row := []any{client, wirePort(key.ListenerPort), r.OrigDst.String(), r.Rule, r.Generation, r.PID, r.UID}
-				if !yield(row, nil) {
-					return
-				}
-			}
-			if err := elements.Err(); err != nil {
-				yield(nil, fmt.Errorf("walk the handoff: %w", err))
-			}
-		},
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf"
 
@@ -35,6 +36,9 @@ type Maps struct {
 	objects bpf.SocketMaps
 	active  *ebpf.Memory // nil when opened for reading
 	agent   *ebpf.Memory // nil when opened for reading
+
+	mu   sync.Mutex // held while a slot, or what lies in one, is written
+	live room       // of the generation that this process stored last
 }
 
 // New wraps the maps of a loaded collection and takes ownership of them, also
@@ -127,12 +131,17 @@ func byName(objects *bpf.SocketMaps) map[string]**ebpf.Map {
 		bpf.SocketMapBpfacqChannel: &objects.BpfacqChannel,
 		bpf.SocketMapBpfacqClient:  &objects.BpfacqClient,
 		bpf.SocketMapBpfacqCounter: &objects.BpfacqCounter,
+		bpf.SocketMapBpfacqDevice:  &objects.BpfacqDevice,
 		bpf.SocketMapBpfacqEntry:   &objects.BpfacqEntry,
 		bpf.SocketMapBpfacqExempt:  &objects.BpfacqExempt,
 		bpf.SocketMapBpfacqHandoff: &objects.BpfacqHandoff,
+		bpf.SocketMapBpfacqName:    &objects.BpfacqName,
+		bpf.SocketMapBpfacqPeer:    &objects.BpfacqPeer,
 		bpf.SocketMapBpfacqPorts:   &objects.BpfacqPorts,
 		bpf.SocketMapBpfacqPrefix4: &objects.BpfacqPrefix4,
 		bpf.SocketMapBpfacqPrefix6: &objects.BpfacqPrefix6,
+		bpf.SocketMapBpfacqQuery:   &objects.BpfacqQuery,
+		bpf.SocketMapBpfacqServer:  &objects.BpfacqServer,
 		bpf.SocketMapBpfacqVerdict: &objects.BpfacqVerdict,
 	}
 }

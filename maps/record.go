@@ -3,27 +3,16 @@ package maps
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/cilium/ebpf"
 
 	"github.com/bpfacq/bpfacq/bpf"
+	"github.com/bpfacq/bpfacq/userspace/flow"
 )
 
-// Record is what the kernel remembered of an acquired flow when its application
-// connected.
-type Record struct {
-	OrigDst                   netip.AddrPort // IPv4 is never IPv4-mapped
-	Rule                      uint32         // index in the policy of Generation
-	Generation                uint32
-	PID, UID                  uint32
-	SocketCookie, NetnsCookie uint64
-	Since                     time.Duration // CLOCK_MONOTONIC
-}
-
-func newRecord(raw *bpf.SocketRecord) Record {
-	return Record{
+func newRecord(raw *bpf.SocketRecord) flow.Record {
+	return flow.Record{
 		OrigDst:      addrPort(raw.OrigAddr, raw.OrigPort),
 		Rule:         raw.Rule,
 		Generation:   raw.Generation,
@@ -31,25 +20,27 @@ func newRecord(raw *bpf.SocketRecord) Record {
 		UID:          raw.Uid,
 		SocketCookie: raw.Cookie,
 		NetnsCookie:  raw.NetnsCookie,
+		Mark:         raw.Mark,
 		Since:        time.Duration(raw.Since),
+		Kind:         flow.Kind(raw.Kind),
 	}
 }
 
 // Accepted reads the record of an accepted socket by its file descriptor. The
 // error is ErrNoRecord if the socket reached the listener on its own.
-func (m *Maps) Accepted(fd int) (Record, error) { return lookupRecord(m.objects.BpfacqAccept, fd) }
+func (m *Maps) Accepted(fd int) (flow.Record, error) { return lookupRecord(m.objects.BpfacqAccept, fd) }
 
 // Client reads the record of an application's socket by its file descriptor.
-func (m *Maps) Client(fd int) (Record, error) { return lookupRecord(m.objects.BpfacqClient, fd) }
+func (m *Maps) Client(fd int) (flow.Record, error) { return lookupRecord(m.objects.BpfacqClient, fd) }
 
-func lookupRecord(storage *ebpf.Map, fd int) (Record, error) {
+func lookupRecord(storage *ebpf.Map, fd int) (flow.Record, error) {
 	var raw bpf.SocketRecord
 	err := storage.Lookup(int32(fd), &raw)
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
-		return Record{}, ErrNoRecord
+		return flow.Record{}, ErrNoRecord
 	}
 	if err != nil {
-		return Record{}, fmt.Errorf("read flow record of socket: %w", err)
+		return flow.Record{}, fmt.Errorf("read flow record of socket: %w", err)
 	}
 	return newRecord(&raw), nil
 }

@@ -28,6 +28,7 @@ const (
 	innerVerdict
 	innerEntry
 	innerChannel
+	innerName
 )
 
 // newSlot makes the inner maps for t, each as large as it must be, and fills
@@ -51,9 +52,10 @@ func newSlot(m *Maps, t *Tables) (_ *slot, err error) {
 		innerPrefix4: {bpf.SocketMapBpfacqPrefix4, t.IPv4.Len},
 		innerPrefix6: {bpf.SocketMapBpfacqPrefix6, t.IPv6.Len},
 		innerPorts:   {bpf.SocketMapBpfacqPorts, 1},
-		innerVerdict: {bpf.SocketMapBpfacqVerdict, len(t.Verdicts)},
+		innerVerdict: {bpf.SocketMapBpfacqVerdict, len(t.Verdicts) + t.SpareRows*t.Width},
 		innerEntry:   {bpf.SocketMapBpfacqEntry, len(t.Entries)},
 		innerChannel: {bpf.SocketMapBpfacqChannel, len(t.Channels)},
+		innerName:    {bpf.SocketMapBpfacqName, len(t.Names) + t.SpareNames},
 	}
 	for _, size := range sizes {
 		template := spec.Maps[size.name].InnerMap.Copy()
@@ -114,7 +116,7 @@ func (s *slot) fill(t *Tables) error {
 	if err := fillArray(s.inners[innerChannel], channels); err != nil {
 		return fmt.Errorf("fill channels: %w", err)
 	}
-	return nil
+	return fillNames(s.inners[innerName], t.Names)
 }
 
 // fillRows writes every prefix into a trie.
@@ -208,6 +210,9 @@ func (s *slot) verify(t *Tables) error {
 		if raw != rawEntry(t.Entries[i]) {
 			return fmt.Errorf("entry %d: %w", i, errReadBack)
 		}
+	}
+	if err := verifyNames(s.inners[innerName], t); err != nil {
+		return err
 	}
 	if err := verifyRows(s.inners[innerPrefix4], t.IPv4, key4); err != nil {
 		return err

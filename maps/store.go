@@ -34,6 +34,8 @@ func (m *Maps) Next() (uint32, error) {
 // program sees the old policy or the new one, never a mixture. On an error the
 // old one stays in force, whole.
 func (m *Maps) Store(t *Tables) (uint32, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	next, err := m.Next()
 	if err != nil {
 		return 0, err
@@ -54,6 +56,7 @@ func (m *Maps) Store(t *Tables) (uint32, error) {
 	if _, err := m.active.WriteAt(word32(next), 0); err != nil {
 		return 0, fmt.Errorf("activate generation %d: %w", next, err)
 	}
+	m.live = room{generation: next, width: t.Width, next: len(t.Verdicts), end: len(t.Verdicts) + t.SpareRows*t.Width}
 	// What follows only frees memory. The new policy is in force whatever it says.
 	if err := slot.publish(next % slots); err == nil {
 		m.retire((next - 1) % slots)
@@ -94,6 +97,7 @@ func (m *Maps) outers() []*ebpf.Map {
 		m.objects.BpfacqVerdict,
 		m.objects.BpfacqEntry,
 		m.objects.BpfacqChannel,
+		m.objects.BpfacqName,
 	}
 }
 

@@ -17,6 +17,9 @@ const (
 	ActionBypass  = Action(bpf.SocketActionACTION_BYPASS)  // leave alone
 	ActionTunnel  = Action(bpf.SocketActionACTION_TUNNEL)  // acquire
 	ActionProtect = Action(bpf.SocketActionACTION_PROTECT) // never acquire
+
+	// ActionSynthetic says that the address stands for a name, whose row decides.
+	ActionSynthetic = Action(bpf.SocketActionACTION_SYNTHETIC)
 )
 
 // String returns the action's name.
@@ -28,6 +31,8 @@ func (a Action) String() string {
 		return "tunnel"
 	case ActionProtect:
 		return "protect"
+	case ActionSynthetic:
+		return "synthetic"
 	}
 	return fmt.Sprintf("action(%d)", uint8(a))
 }
@@ -113,8 +118,14 @@ type Tables struct {
 	IPv4, IPv6 Rows
 	TCP, UDP   *[65536]uint16 // port (host byte order) to class
 	Verdicts   []uint32
+	Width      int // length of a row of Verdicts: the number of port classes
 	Entries    []Entry
 	Channels   []Channel
+	Names      []Name
+
+	// SpareRows and SpareNames is the room for AppendRow and PutName, beside
+	// what is in Verdicts and Names.
+	SpareRows, SpareNames int
 }
 
 func rawEntry(e Entry) bpf.SocketEntry {
