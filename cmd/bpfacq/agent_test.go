@@ -69,6 +69,7 @@ func (a *fakeAgent) Status(context.Context) control.Status {
 		},
 		Lease:    control.Lease{Period: 3, Fresh: true},
 		Flows:    control.Totals{Active: 1, Refused: 1, BytesSent: 2048, BytesReceived: 123456789},
+		DNS:      a.DNS(),
 		Counters: map[string]uint64{"acquire": 2, "block": 0, "pass_no_match": 40},
 	}
 	loaded, err := a.Loaded()
@@ -118,7 +119,7 @@ func (a *fakeAgent) Explain(_ context.Context, f policy.Flow) (policy.Explanatio
 	if err != nil {
 		return policy.Explanation{}, err
 	}
-	why := policy.Explain(loaded.Policy, f)
+	why := a.explainName(loaded.Policy, f)
 	why.Generation = loaded.Generation
 	return why, nil
 }

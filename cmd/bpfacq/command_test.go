@@ -103,7 +103,8 @@ func TestReadingCommandsAnswerInTwoForms(t *testing.T) {
 		}
 	})
 	want := []string{
-		"bpfacq doctor", "bpfacq explain", "bpfacq flows", "bpfacq maps dump", "bpfacq policy show", "bpfacq profile check",
+		"bpfacq dns query", "bpfacq dns status", "bpfacq doctor", "bpfacq explain", "bpfacq flows", "bpfacq hostnames",
+		"bpfacq maps dump", "bpfacq policy show", "bpfacq profile check",
 		"bpfacq rules", "bpfacq status", "bpfacq version",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

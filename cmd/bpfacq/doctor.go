@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,9 +22,11 @@ func newDoctor(e *env) *cobra.Command {
 		Use:   "doctor",
 		Short: "Examine the host",
 		Long: `Doctor checks, in this order, whether the host has what bpfacq needs, what is configured
-and loaded, what the kernel has of the feature ladder, and what else on the host
-acquires or routes traffic. Each check says what it found, what that means, and what to
-do. It changes nothing and needs no agent. Without root some checks end as unknown.
+and loaded, whether host names can be acquired, what the kernel has of the feature
+ladder, and what else on the host acquires or routes traffic. Each check says what it
+found, what that means, and what to do. It changes nothing and needs no agent; where one
+acquires names, it asks for one of the profile's. Without root some checks end as
+unknown.
 
   ok       as it should be
   note     worth knowing, nothing has to be done
@@ -94,6 +98,10 @@ func examine(ctx context.Context, config string, named bool) *doctor.Report {
 		Network:     doctor.ReadNetwork,
 		Agent: func(ctx context.Context, socket string) (control.Status, error) {
 			return control.NewClient(socket).Status(ctx)
+		},
+		Resolve: func(ctx context.Context, name string) ([]netip.Addr, error) {
+			var resolver net.Resolver
+			return resolver.LookupNetIP(ctx, "ip4", name+".") // without search domains
 		},
 		Run: doctor.RunProgram,
 	})

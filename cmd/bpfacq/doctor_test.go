@@ -167,7 +167,7 @@ func TestDoctorFindsOtherAcquirersOfAHost(t *testing.T) {
 	expect(look(), map[string]string{
 		"cgroup-programs": "ok ", // the datapath's own are no others
 		"wireguard":       "ok ",
-		"pins":            "ok 5 programs are attached by " + pins + ": bpfacq_connect4, ",
+		"pins":            "ok 9 programs are attached by " + pins + ": bpfacq_connect4, ",
 		"agent":           "warning no agent runs, and its programs are attached",
 		"tun":             fmt.Sprintf("warning TUN device tailscale0 (Tailscale, %s, process %d) has a default route", comm(t), os.Getpid()),
 		"policy-routing": "note IPv4 rule 5210 sends packets with mark 0x80000/0xff0000 to table 52: bpfacq sets no marks\n" +

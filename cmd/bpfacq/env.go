@@ -18,6 +18,7 @@ type env struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	config         string // where the configuration is when no flag says otherwise
+	hosts          string // the host's own file of names, hosts(5)
 	journaled      bool   // whether standard error leads to the systemd journal
 
 	agent  func(context.Context, agent.Options) error // what run runs
@@ -42,6 +43,7 @@ func host() *env {
 		stdout: os.Stdout,
 		stderr: os.Stderr,
 		config: config.Path,
+		hosts:  "/etc/hosts",
 
 		journaled: journaled(),
 		agent:     agent.Run,

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"fmt"
 	"io"
-	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -15,7 +13,8 @@ func newFlows(e *env) *cobra.Command {
 		Use:   "flows",
 		Short: "List acquired flows",
 		Long: `Flows lists the acquired flows that are live and the last that ended, oldest first.
-Bytes are the application's view: sent is what it wrote.`,
+A destination that is a synthetic address has its name behind it. Bytes are the
+application's view: sent is what it wrote.`,
 		Example: `  sudo bpfacq flows
   sudo bpfacq flows -o json`,
 		Args: operands,
@@ -29,10 +28,6 @@ func flowTable(w io.Writer, answer *control.FlowList) {
 		if f.Name != "" {
 			destination += " (" + f.Name + ")"
 		}
-		process := strconv.FormatUint(uint64(f.PID), 10)
-		if f.Command != "" {
-			process = fmt.Sprintf("%s(%d)", f.Command, f.PID)
-		}
-		row(w, f.ID, f.State, f.Started, destination, process, f.Rule, f.Edge, size(f.BytesSent), size(f.BytesReceived), f.Cause)
+		row(w, f.ID, f.State, f.Started, destination, processText(f.PID, f.Command), f.Rule, f.Edge, size(f.BytesSent), size(f.BytesReceived), f.Cause)
 	}
 }

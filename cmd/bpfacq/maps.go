@@ -41,7 +41,8 @@ func newMapsDump(e *env) *cobra.Command {
 		Use:   "dump [MAP]",
 		Short: "Decode the pinned maps",
 		Long: `Dump decodes one of the pinned maps, or all: what policy is in force, its prefixes, port
-classes, verdicts and channels, connections on their way to the relay, and counters.
+classes, verdicts and channels, synthetic addresses and their originals, connections on
+their way to the relay, and counters.
 It reads the pins, and so works also when no agent runs.
 
 The maps are ` + strings.Join(maps.Names(), ", ") + `.`,

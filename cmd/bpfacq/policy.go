@@ -93,7 +93,8 @@ func newPolicyShow(e *env) *cobra.Command {
 		Use:   "show",
 		Short: "Show the loaded policy",
 		Long: `Show prints what the loaded policy says beside its rules: where it came from, its
-channels and their edges, its settings, and the destinations that are never acquired.
+channels and their edges, its settings, the servers of private names, and the
+destinations that are never acquired.
 "bpfacq rules" lists the rules.`,
 		Example: `  sudo bpfacq policy show
   sudo bpfacq policy show -o json`,
@@ -107,11 +108,19 @@ func policyTable(w io.Writer, a *control.PolicyAnswer) {
 	row(w, "probe interval", seconds(a.Settings.ProbeInterval))
 	row(w, "poll interval", seconds(a.Settings.PollInterval))
 	row(w, "synthetic pool", a.Settings.SyntheticPool)
+	row(w, "flush caches", yesNo(a.Settings.FlushCache))
 
 	row(w)
 	row(w, "CHANNEL", "ID", "PRIMARY EDGES", "SECONDARY EDGES", "DIAGNOSTIC URI")
 	for _, ch := range a.Channels {
 		row(w, ch.Name, ch.ID, edgeList(ch.Primary), edgeList(ch.Secondary), ch.DiagnosticURI)
+	}
+	if len(a.PrivateDNS) > 0 {
+		row(w)
+		row(w, "PRIVATE SUFFIX", "SERVER", "SINGLE LABELS")
+		for _, rule := range a.PrivateDNS {
+			row(w, rule.Suffix, rule.Server, yesNo(rule.SingleLabel))
+		}
 	}
 	row(w)
 	row(w, "NEVER ACQUIRED", "PORTS", "REASON")

@@ -75,6 +75,9 @@ type checkAnswer struct {
 	Revision string            `json:"revision"`
 	Channels int               `json:"channels"`
 	Rules    int               `json:"rules"`
+	Patterns int               `json:"patterns"`       // of host names, in all rules
+	Pool     string            `json:"synthetic_pool"` // for names; empty if there is none
+	Private  int               `json:"private_dns_rules"`
 	Problems []profile.Problem `json:"problems"`
 	Omitted  int               `json:"omitted"` // problems that are not listed
 	Warnings []profile.Warning `json:"warnings"`
@@ -112,7 +115,8 @@ func newProfileCheck(e *env) *cobra.Command {
             and what was expected
   warnings  about parts without effect, such as unknown fields
   findings  that the author may not have meant: rules that never decide or never
-            match, and places where order beats specificity
+            match, places where order beats specificity, and names that no
+            synthetic address can stand for
 
 The exit status is 0 for a profile that the agent accepts and 1 for one that it
 rejects. With --strict, warnings and findings make it 1 too.`,
@@ -152,11 +156,22 @@ func (e *env) check(file string) (*checkAnswer, error) {
 	answer.Valid = true
 	answer.ID, answer.Tenant, answer.Revision = p.Policy.ID, p.Policy.Tenant, p.Policy.Revision
 	answer.Channels, answer.Rules = len(p.Policy.Channels), len(p.Policy.Rules)
+	answer.Private = len(p.Policy.PrivateDNS)
+	for _, r := range p.Policy.Rules {
+		answer.Patterns += len(r.Names)
+	}
+	if pool := p.Policy.Settings.SyntheticPool; pool.IsValid() {
+		answer.Pool = pool.String()
+	}
 	answer.Warnings = append(answer.Warnings, p.Warnings...)
 	for _, f := range policy.Lint(p.Policy) {
 		answer.Findings = append(answer.Findings, finding{f.Kind, f.Rule, f.Other, f.Text})
-		if f.Kind == policy.FindingBudget {
+		switch f.Kind {
+		case policy.FindingBudget:
 			answer.Valid = false // the agent would not compile it
+		case policy.FindingPool:
+			// Without a pool, the agent leaves names alone.
+			answer.Valid = answer.Valid && !p.Policy.Settings.SyntheticPool.IsValid()
 		}
 	}
 	return answer, nil
@@ -169,7 +184,11 @@ func (a *checkAnswer) table(w io.Writer) {
 		row(w, "profile", a.ID)
 		row(w, "tenant", a.Tenant)
 		row(w, "revision", a.Revision)
-		row(w, "holds", plural(a.Channels, "channel")+", "+plural(a.Rules, "rule"))
+		row(w, "holds", strings.Join([]string{
+			plural(a.Channels, "channel"), plural(a.Rules, "rule"), plural(a.Patterns, "name pattern"),
+			plural(a.Private, "private DNS rule"),
+		}, ", "))
+		row(w, "pool", a.Pool)
 	}
 	for _, p := range a.Problems {
 		row(w, "problem", p)

@@ -55,7 +55,7 @@ a mistake in the command line.`,
 	}
 	group(groupPrograms, newRun(e), newEdge(e), newDemo(e))
 	group(groupPolicy, newProfile(e), newPolicy(e), newReload(e), newExplain(e), newRules(e))
-	group(groupState, newStatus(e), newFlows(e), newMaps(e), newDoctor(e), newDetach(e))
+	group(groupState, newStatus(e), newFlows(e), newHostnames(e), newDNS(e), newMaps(e), newDoctor(e), newDetach(e))
 	group(groupOther, newVersion(e), newCompletion(e))
 	help := newHelp()
 	help.GroupID = groupOther

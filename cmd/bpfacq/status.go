@@ -1,10 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,8 +15,8 @@ func newStatus(e *env) *cobra.Command {
 	return asking(e, &cobra.Command{
 		Use:   "status",
 		Short: "Show the state of the agent",
-		Long: `Status shows the agent's own state, the loaded policy, the channels and their edges,
-the attached programs, and the counters that are not zero.`,
+		Long: `Status shows the agent's own state, the loaded policy, whether DNS queries are taken,
+the channels and their edges, the attached programs, and the counters that are not zero.`,
 		Example: `  sudo bpfacq status
   sudo bpfacq status -o json`,
 		Args: operands,
@@ -42,6 +41,7 @@ func statusTable(w io.Writer, s *control.Status) {
 	row(w, "flows", fmt.Sprintf("%d active, %d closed, %d reset, %d refused, %d failed",
 		s.Flows.Active, s.Flows.Closed, s.Flows.Reset, s.Flows.Refused, s.Flows.Failed))
 	row(w, "carried", fmt.Sprintf("%s sent, %s received", size(s.Flows.BytesSent), size(s.Flows.BytesReceived)))
+	row(w, "dns", dnsLine(&s.DNS))
 	for _, warning := range s.Warnings {
 		row(w, "warning", warning)
 	}
@@ -51,13 +51,19 @@ func statusTable(w io.Writer, s *control.Status) {
 	for _, h := range s.Hooks {
 		row(w, h.AttachPoint, h.Program, h.ID)
 	}
-	row(w)
-	row(w, "COUNTER", "VALUE")
-	for _, name := range slices.Sorted(maps.Keys(s.Counters)) {
-		if n := s.Counters[name]; n > 0 {
-			row(w, name, n)
-		}
+	countTable(w, "COUNTER", "VALUE", s.Counters)
+}
+
+// dnsLine is "bpfacq dns status" in a line.
+func dnsLine(d *control.DNS) string {
+	if !d.On {
+		return "off: " + cmp.Or(d.Cause, "no cause is known")
 	}
+	var queries uint64
+	for _, n := range d.Queries {
+		queries += n
+	}
+	return fmt.Sprintf("on, %d queries; pool %s", queries, poolText(&d.Pool))
 }
 
 func channelTable(w io.Writer, channels []control.Channel) {

@@ -87,7 +87,13 @@ func edgeScenario(args []string, stdout io.Writer) error {
 		Listen:      args[0],
 		Certificate: certificate,
 		Allow:       args[3:],
-		Resolver:    hosts{diagnosticHost: netip.MustParseAddr(diagnosticAddr)},
+		Resolver: hosts{
+			diagnosticHost: netip.MustParseAddr(diagnosticAddr),
+			buildName:      netip.MustParseAddr(webAddr),
+			ghostName:      netip.MustParseAddr(webAddr),
+			vaultName:      netip.MustParseAddr(webAddr),
+			privateName:    netip.MustParseAddr(webAddr),
+		},
 	})
 	if err != nil {
 		return err

@@ -62,8 +62,8 @@ func checkFetch(t *testing.T, f flow.Flow) {
 func (s *site) checkStatus(t *testing.T) {
 	s.awaitChannel(t, "up")
 	status := s.status(t)
-	if len(status.Hooks) != 5 {
-		t.Errorf("hooks %+v, want 5", status.Hooks)
+	if len(status.Hooks) != 9 {
+		t.Errorf("hooks %+v, want 9", status.Hooks)
 	}
 	want := control.Status{
 		Schema: control.Schema, Version: "v1.2.3", PID: s.agent.Process.Pid,
@@ -81,9 +81,15 @@ func (s *site) checkStatus(t *testing.T) {
 		Flows: control.Totals{
 			Closed: 1, Refused: 1, BytesSent: status.Flows.BytesSent, BytesReceived: status.Flows.BytesReceived,
 		},
+		DNS: control.DNS{
+			On: true, PortIPv4: status.DNS.PortIPv4, PortIPv6: status.DNS.PortIPv6, Patterns: 4,
+			Pool:    control.Pool{Prefixes: []netip.Prefix{netip.MustParsePrefix("6.6.0.0/16")}, Capacity: 65534, LogSize: status.DNS.Pool.LogSize},
+			Private: []control.PrivateDNS{}, Servers: []control.DNSServer{},
+			Queries: status.DNS.Queries, Events: status.DNS.Events, Latency: status.DNS.Latency,
+		},
 		Counters: status.Counters, Warnings: []string{},
 	}
-	if diff := cmp.Diff(want, status); diff != "" {
+	if diff := cmp.Diff(want, status, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 		t.Error(diff)
 	}
 	counters := map[string]uint64{"acquire": 2, "handoff_offered": 2, "handoff_taken": 2, "pass_no_match": 1}

@@ -137,7 +137,11 @@ func (b *bed) announce(t testing.TB, self maps.Agent) {
 // waits for it to close.
 func answer(conn *net.TCPConn, rec flow.Record) {
 	defer conn.Close()
-	fmt.Fprintf(conn, "%s rule %d generation %d\n", rec.OrigDst, rec.Rule, rec.Generation)
+	if rec.Kind == flow.KindQuery {
+		fmt.Fprintf(conn, "%s query\n", rec.OrigDst)
+	} else {
+		fmt.Fprintf(conn, "%s rule %d generation %d\n", rec.OrigDst, rec.Rule, rec.Generation)
+	}
 	io.Copy(io.Discard, conn)
 }
 

@@ -216,7 +216,7 @@ func TestStoppedAgentLeavesNothing(t *testing.T) {
 		t.Errorf("control socket gives %v, want nobody there", err)
 	}
 	left, err := os.ReadDir(s.config.StateDir)
-	if err != nil || len(left) != 1 || left[0].Name() != "profile.json" {
-		t.Errorf("state folder holds %v, %v, want the last good profile alone", left, err)
+	if err != nil || len(left) != 2 || left[0].Name() != "profile.json" || left[1].Name() != "synthetic.log" {
+		t.Errorf("state folder holds %v, %v, want the last good profile and the names' addresses", left, err)
 	}
 }

@@ -15,6 +15,7 @@ func TestMain(m *testing.M) {
 		"crowd":      crowdScenario,
 		"connecting": connectingScenario,
 		"probe":      probeScenario,
+		"fate":       fateScenario,
 		"relay":      relayScenario,
 		"agent":      agentScenario,
 		"resolving":  resolvingScenario,
@@ -24,5 +25,10 @@ func TestMain(m *testing.M) {
 		"listener":   listenerScenario,
 		"abort":      abortScenario,
 		"press":      pressScenario,
+
+		"datagram":    datagramScenario,
+		"dns-sockets": dnsSocketsScenario,
+		"flood":       floodScenario,
+		"names":       namesScenario,
 	}))
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/bpfacq/bpfacq/loader"
 	"github.com/bpfacq/bpfacq/userspace/config"
 	"github.com/bpfacq/bpfacq/userspace/flow"
+	"github.com/bpfacq/bpfacq/userspace/hostname"
 	"github.com/bpfacq/bpfacq/userspace/listen"
 	"github.com/bpfacq/bpfacq/userspace/metrics"
 	"github.com/bpfacq/bpfacq/userspace/policy"
@@ -63,6 +64,11 @@ type Agent struct {
 	notices  *notices
 	states   chan struct{} // asks for the channels' states to be written
 	look     chan struct{} // asks for edges to be looked for
+	flush    chan struct{} // asks for the host's caches to be emptied
+
+	names     *names
+	queries   *queries
+	hostnames *hostname.Table
 
 	apply  sync.Mutex                       // held while a policy or a configuration is put in force
 	places map[policy.Edge][]netip.AddrPort // where DNS found edges; of apply
@@ -86,16 +92,19 @@ func Run(ctx context.Context, o Options) error {
 		slog.String("pins", datapath.Pins), slog.Bool("took_over", datapath.TookOver))
 
 	a := &Agent{
-		opts:     o,
-		log:      o.Log,
-		started:  time.Now(),
-		datapath: datapath,
-		flows:    flow.NewTable(endedFlows),
-		epochs:   newEpochs(o.Log),
-		notices:  notices,
-		states:   make(chan struct{}, 1),
-		look:     make(chan struct{}, 1),
-		places:   make(map[policy.Edge][]netip.AddrPort),
+		opts:      o,
+		log:       o.Log,
+		started:   time.Now(),
+		datapath:  datapath,
+		flows:     flow.NewTable(endedFlows),
+		epochs:    newEpochs(o.Log),
+		notices:   notices,
+		states:    make(chan struct{}, 1),
+		look:      make(chan struct{}, 1),
+		flush:     make(chan struct{}, 1),
+		names:     newNames(datapath.Maps, o.Log),
+		hostnames: hostname.NewTable(hostname.DefaultSize),
+		places:    make(map[policy.Edge][]netip.AddrPort),
 	}
 	a.config.Store(o.Config)
 	a.metrics = metrics.Handler(a, o.Version)
@@ -128,14 +137,17 @@ func load(c *config.Config) (*loader.Datapath, error) {
 // announced has then been taken off the host, and no goroutine of it is left.
 func (a *Agent) run(ctx context.Context) (announced bool, err error) {
 	defer a.epochs.close()
+	defer a.names.close()
 	self, err := a.listen(ctx)
 	if err != nil {
 		return false, err
 	}
+	a.queries = a.newQueries(ctx, self.DNSPort)
 	if a.relay, err = relay.New(relay.Options{Dialer: a, Flows: a.flows, Log: a.log}); err != nil {
 		return false, errors.Join(fmt.Errorf("make relay: %w", err), a.closeListener())
 	}
 	defer a.drain(a.accept(ctx))
+	defer a.queries.stop()
 
 	a.notices.starting("applying profile " + a.config.Load().Profile)
 	if err := a.applyFirst(ctx); err != nil {
@@ -151,7 +163,7 @@ func (a *Agent) run(ctx context.Context) (announced bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err := a.datapath.Maps.SetAgent(self); err != nil {
+	if err := a.announce(self); err != nil {
 		return false, err
 	}
 	a.log.Info("acquiring", slog.Uint64("generation", uint64(a.loaded.Load().Generation)))
@@ -159,7 +171,8 @@ func (a *Agent) run(ctx context.Context) (announced bool, err error) {
 	<-tasks.ctx.Done()
 
 	a.notices.stopping("detaching")
+	err = a.dismissQueries()
 	// First the datapath goes, so that from here on new flows go direct;
 	// what is under way is drained by the deferred calls above.
-	return true, a.datapath.Detach()
+	return true, errors.Join(err, a.datapath.Detach())
 }

@@ -28,6 +28,9 @@ func (a *Agent) alive(ctx context.Context) error {
 	if l := a.loaded.Load(); l != nil {
 		a.epochs.route(l.Generation, 0)
 	}
+	if err := a.queriesAnswered(ctx); err != nil {
+		return err
+	}
 	return answers(ctx, a.config.Load().Control.Socket)
 }
 

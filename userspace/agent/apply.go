@@ -97,16 +97,25 @@ func (a *Agent) applyRaw(raw []byte, source string, cfg *config.Config) (control
 	if err := checkEdges(parsed.Policy, cfg); err != nil {
 		return control.Applied{}, err
 	}
+	if err := checkPools(parsed.Policy, cfg); err != nil {
+		return control.Applied{}, err
+	}
 	l := &loaded{profile: parsed, edges: a.edgeProtections(parsed.Policy, &cfg.Edges)}
 	l.Source = source
 	if err := a.enforce(l, cfg); err != nil {
 		return control.Applied{}, err
 	}
 	a.lookForEdges()
+	if parsed.Policy.Settings.FlushCacheOnChange {
+		a.flushCaches()
+	}
 	if err := a.keep(raw); err != nil {
 		a.log.Warn("keep last good profile", slog.Any("error", err))
 	}
 	applied := control.Applied{Schema: control.Schema, Generation: l.Generation, Profile: l.Profile()}
+	if lacksPool(l.Policy, cfg) {
+		applied.Warnings = append(applied.Warnings, control.Warning{Pointer: subnetPointer, Text: warnNoPool})
+	}
 	for _, w := range parsed.Warnings {
 		applied.Warnings = append(applied.Warnings, control.Warning{Pointer: w.Pointer, Text: w.Text})
 	}
@@ -119,6 +128,9 @@ func (a *Agent) enforce(l *loaded, cfg *config.Config) error {
 	begun := time.Now()
 	p := *l.profile.Policy
 	p.Protected = append(policy.NeverAcquired(), l.edges...)
+	p.AlsoMatchOriginal = cfg.FQDN.AlsoMatchOriginalIP
+	from := poolOf(&p, cfg)
+	p.Pools = from.prefixes()
 	l.Policy = &p
 
 	compiled, err := policy.Compile(&p, policy.Budget{})
@@ -134,15 +146,17 @@ func (a *Agent) enforce(l *loaded, cfg *config.Config) error {
 		return err
 	}
 	a.epochs.add(e)
-	if l.Generation, err = a.datapath.Maps.Store(Tables(&p, compiled)); err != nil {
+	g, tables := newNaming(&p, compiled, e, cfg), Tables(&p, compiled)
+	if err := a.names.flip(g, from, tables, func() (uint32, error) { return a.datapath.Maps.Store(tables) }); err != nil {
 		a.epochs.forget(e)
 		return fmt.Errorf("load policy: %w", err)
 	}
-	l.epoch, l.Applied = e, time.Now()
+	l.Generation, l.epoch, l.Applied = g.generation, e, time.Now()
 	if old := a.loaded.Swap(l); old != nil {
 		a.epochs.supersede(old.epoch)
 	}
 	a.showStates()
+	a.takeQueries()
 	a.log.Info("policy applied",
 		slog.Uint64("generation", uint64(l.Generation)),
 		slog.String("profile", l.Source),
@@ -156,7 +170,7 @@ func (a *Agent) enforce(l *loaded, cfg *config.Config) error {
 // prepare makes the epoch of a policy, with channels that do not dial before a
 // flow or a probe wants them.
 func (a *Agent) prepare(p *policy.Policy, cfg *config.Config) (*epoch, error) {
-	e := &epoch{routes: make([]route, len(p.Rules))}
+	e := &epoch{routes: make([]route, len(p.Rules)), pools: p.Pools}
 	carriers := make(map[string]*carrier)
 	if cfg.Relay.ExternalListener == "" {
 		credentials, err := newCredentials(&cfg.Edges)

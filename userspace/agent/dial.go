@@ -21,6 +21,7 @@ import (
 var (
 	errUnknownGeneration = errors.New("flow of a policy that is not known any more")
 	errNoCarrier         = errors.New("another relay carries the flows")
+	errNoName            = errors.New("synthetic address stands for no name")
 )
 
 const (
@@ -29,7 +30,8 @@ const (
 )
 
 // Connect implements relay.Dialer: it opens a stream to the flow's original
-// destination through the channel of the rule that acquired it.
+// destination, or the name that it stands for, through the channel of the rule that
+// acquired it.
 func (a *Agent) Connect(ctx context.Context, rec flow.Record) (relay.Stream, flow.Route, error) {
 	way, ok := a.epochs.route(rec.Generation, rec.Rule)
 	if !ok {
@@ -39,7 +41,14 @@ func (a *Agent) Connect(ctx context.Context, rec flow.Record) (relay.Stream, flo
 	if way.carrier == nil {
 		return nil, r, errNoCarrier
 	}
-	stream, edge, err := way.carrier.Connect(ctx, rec.OrigDst.String())
+	authority := rec.OrigDst.String()
+	if a.epochs.synthetic(rec.Generation, rec.OrigDst.Addr()) {
+		if r.Name, _ = a.names.Reverse(rec.OrigDst.Addr()); r.Name == "" {
+			return nil, r, errNoName
+		}
+		authority = net.JoinHostPort(r.Name, strconv.Itoa(int(rec.OrigDst.Port())))
+	}
+	stream, edge, err := way.carrier.Connect(ctx, authority)
 	if edge.Host != "" {
 		r.Edge = edgeAddress(edge)
 	}

@@ -2,6 +2,8 @@ package agent
 
 import (
 	"log/slog"
+	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/bpfacq/bpfacq/userspace/channel"
@@ -18,7 +20,8 @@ const lateEpochs = 64
 type epoch struct {
 	generation uint32
 	routes     []route
-	carriers   []*carrier // each once
+	carriers   []*carrier     // each once
+	pools      []netip.Prefix // of synthetic addresses
 
 	flows      int // that are carried
 	superseded bool
@@ -146,6 +149,14 @@ func (s *epochs) route(generation, rule uint32) (route, bool) {
 		return route{}, false
 	}
 	return e.routes[rule], true
+}
+
+// synthetic reports whether an address stood for a name in a generation.
+func (s *epochs) synthetic(generation uint32, addr netip.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.known[generation]
+	return e != nil && slices.ContainsFunc(e.pools, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
 // drop forgets an epoch and closes the channels that no other one uses.

@@ -18,7 +18,11 @@ func (a *Agent) listen(ctx context.Context) (maps.Agent, error) {
 	if err != nil {
 		return maps.Agent{}, fmt.Errorf("identify network namespace: %w", err)
 	}
-	self := maps.Agent{NetnsCookie: netns}
+	self, err := a.datapath.Maps.Agent() // whose DNS ports are the predecessor's
+	if err != nil {
+		return maps.Agent{}, err
+	}
+	self.NetnsCookie, self.Port4, self.Port6 = netns, 0, 0
 	if external := a.config.Load().Relay.ExternalListener; external != "" {
 		addr, err := netip.ParseAddrPort(external)
 		if err != nil {
@@ -54,13 +58,22 @@ type origin struct{ maps *maps.Maps }
 
 // Lookup implements listen.Origin.
 func (o origin) Lookup(fd int) (flow.Record, error) {
-	r, err := o.maps.Accepted(fd)
-	return flow.Record(r), err
+	return o.maps.Accepted(fd)
 }
 
 // carry carries one accepted flow. The flow outlives the agent's own context:
-// at a stop it is drained. Its policy stays known for as long.
+// at a stop it is drained. Its policy stays known for as long, and so does the name
+// that its destination stands for. Queries are not flows.
 func (a *Agent) carry(conn *net.TCPConn, rec flow.Record) {
+	if rec.Kind == flow.KindQuery {
+		a.queries.carry(conn, rec)
+		return
+	}
+	name, release := a.names.hold(rec.OrigDst.Addr())
+	defer release()
+	if name != "" {
+		a.hostnames.Flow(name)
+	}
 	if e := a.epochs.hold(rec.Generation); e != nil {
 		defer a.epochs.release(e)
 	}

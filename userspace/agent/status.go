@@ -53,6 +53,8 @@ func (a *Agent) Status(context.Context) control.Status {
 	if l := a.loaded.Load(); l != nil {
 		p := l.Profile()
 		s.Profile, s.Generation, s.Channels = &p, l.Generation, a.channels(l)
+		s.DNS = a.DNS()
+		s.Warnings = append(s.Warnings, a.nameWarnings(s.DNS)...)
 		for _, w := range l.profile.Warnings {
 			s.Warnings = append(s.Warnings, "profile: "+w.String())
 		}
@@ -116,6 +118,7 @@ func (a *Agent) watchStates(ctx context.Context) error {
 		}
 		a.apply.Lock()
 		a.showStates()
+		a.queries.flush()
 		a.apply.Unlock()
 	}
 }
@@ -138,7 +141,7 @@ func (a *Agent) showStates() {
 
 // Gauges implements metrics.Source.
 func (a *Agent) Gauges() metrics.Gauges {
-	g := metrics.Gauges{Flows: control.Totals(a.flows.Totals()), Channels: make(map[string]bool)}
+	g := metrics.Gauges{Flows: control.Totals(a.flows.Totals()), Channels: make(map[string]bool), DNS: a.DNS()}
 	if a.listener != nil {
 		g.NoRecord = a.listener.Counts().NoRecord
 	}

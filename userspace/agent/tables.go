@@ -18,6 +18,7 @@ func Tables(p *policy.Policy, c *policy.Compiled) *maps.Tables {
 		TCP:      &c.Ports.TCP,
 		UDP:      &c.Ports.UDP,
 		Verdicts: c.Verdicts,
+		Width:    int(c.Width),
 		Entries:  make([]maps.Entry, len(c.Entries)),
 		Channels: make([]maps.Channel, len(p.Channels)),
 	}
@@ -43,8 +44,11 @@ func rows(prefixes []policy.PrefixRow) maps.Rows {
 }
 
 func entry(p *policy.Policy, e policy.Entry, channels map[string]uint32) maps.Entry {
-	if e.Kind == policy.EntryProtection {
+	switch e.Kind {
+	case policy.EntryProtection:
 		return maps.Entry{ID: p.Protected[e.Protection].Reason, Action: maps.ActionProtect}
+	case policy.EntryPool:
+		return maps.Entry{ID: "pool " + p.Pools[e.Pool].String(), Action: maps.ActionSynthetic}
 	}
 	rule := &p.Rules[e.Rule]
 	return maps.Entry{

@@ -79,6 +79,9 @@ func (a *Agent) startTasks(ctx context.Context) (*tasks, error) {
 	t.run("show channel states", a.watchStates)
 	t.run("reload", a.watchReload)
 	t.run("locate edges", a.watchEdges)
+	t.run("restore names", a.restoreNames)
+	t.run("flush caches", a.watchFlushes)
+	t.run("watch refusals", a.watchRefusals)
 	if a.opts.Watchdog > 0 {
 		t.run("feed watchdog", (&watchdog{a.opts.Watchdog, a.alive, a.notices.alive, a.log}).run)
 	}

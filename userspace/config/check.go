@@ -26,6 +26,7 @@ func (c *Config) check(entries []entry) Problems {
 	ck.path("kernel.pins", c.Kernel.Pins)
 	ck.between("kernel.lease", c.Kernel.Lease, time.Second, time.Minute)
 	ck.edges(&c.Edges)
+	ck.pool6("fqdn.synthetic-ipv6", c.FQDN.SyntheticIPv6)
 	ck.relay(&c.Relay)
 	ck.path("control.socket", c.Control.Socket)
 	if len(c.Control.Socket) > maxSocketPath {
@@ -106,6 +107,20 @@ func (ck *checker) edges(e *Edges) {
 		if addrErr != nil && pairErr != nil {
 			ck.reject(key, value, `an address such as "192.0.2.1", or with a port, "192.0.2.1:443"`)
 		}
+	}
+}
+
+// pool6 checks that synthetic IPv6 addresses are nobody's: of fd00::/8, which RFC
+// 4193 leaves to each site. Below 64 bits a prefix is a site's and not a subnet;
+// above 112 it has too few addresses.
+func (ck *checker) pool6(key, value string) {
+	if value == "" {
+		return
+	}
+	prefix, err := netip.ParsePrefix(value)
+	if err != nil || prefix != prefix.Masked() || !prefix.Addr().Is6() || prefix.Addr().As16()[0] != 0xfd ||
+		prefix.Bits() < 64 || prefix.Bits() > 112 {
+		ck.reject(key, value, `a prefix of fd00::/8 with 64 to 112 bits, such as "fd6b:7066:6163::/64"`)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -38,6 +39,7 @@ type Config struct {
 	StateDir string  `toml:"state-dir" restart:"yes"`
 	Kernel   Kernel  `toml:"kernel" restart:"yes"`
 	Edges    Edges   `toml:"edges"`
+	FQDN     FQDN    `toml:"fqdn"`
 	Relay    Relay   `toml:"relay" restart:"yes"`
 	Control  Control `toml:"control" restart:"yes"`
 	Metrics  Metrics `toml:"metrics" restart:"yes"`
@@ -59,6 +61,20 @@ type Edges struct {
 	TokenFile   string            `toml:"token-file"` // empty: no Proxy-Authorization
 	Connections int               `toml:"connections"`
 	Addresses   map[string]string `toml:"addresses"` // edge name to "ip" or "ip:port"
+}
+
+// FQDN says whether host names are acquired, and how.
+type FQDN struct {
+	Acquire             bool   `toml:"acquire"`
+	AlsoMatchOriginalIP bool   `toml:"also-match-original-ip"`
+	SyntheticIPv6       string `toml:"synthetic-ipv6"` // a prefix in CIDR form; empty: none
+}
+
+// Pool6 returns the prefix of synthetic IPv6 addresses. The zero Prefix says
+// that there is none.
+func (f FQDN) Pool6() netip.Prefix {
+	prefix, _ := netip.ParsePrefix(f.SyntheticIPv6) // Parse has looked at it
+	return prefix
 }
 
 // Relay says what carries acquired flows, when it is not the agent itself.
@@ -114,6 +130,7 @@ func Default() Config {
 		Profile:  "/etc/bpfacq/profile.json",
 		StateDir: "/var/lib/bpfacq",
 		Kernel:   Kernel{Pins: "/sys/fs/bpf/bpfacq", Lease: Duration(3 * time.Second)},
+		FQDN:     FQDN{Acquire: true},
 		Relay:    Relay{Drain: Duration(5 * time.Second)},
 		Control:  Control{Socket: "/run/bpfacq/control.sock"},
 		Log:      Log{Level: slog.LevelInfo, Format: "auto"},

@@ -74,6 +74,10 @@ cleartext = true
 token-file = "/token"
 connections = 256
 addresses = { "edge.example.com" = "192.0.2.1", b = "[2001:db8::1]:8443" }
+[fqdn]
+acquire = false
+also-match-original-ip = true
+synthetic-ipv6 = "fd00:1:2:3::/64"
 [relay]
 external-listener = "127.0.0.1:12345"
 external-cgroup = "/sys/fs/cgroup/redsocks"
@@ -101,6 +105,7 @@ func TestParseReadsEveryKey(t *testing.T) {
 			CAFile: "/ca.pem", Cleartext: true, TokenFile: "/token", Connections: 256,
 			Addresses: map[string]string{"edge.example.com": "192.0.2.1", "b": "[2001:db8::1]:8443"},
 		},
+		FQDN:    FQDN{Acquire: false, AlsoMatchOriginalIP: true, SyntheticIPv6: "fd00:1:2:3::/64"},
 		Relay:   Relay{ExternalListener: "127.0.0.1:12345", ExternalCgroup: "/sys/fs/cgroup/redsocks"},
 		Control: Control{Socket: "/run/x.sock"},
 		Metrics: Metrics{Listen: "[::1]:9100"},
@@ -124,14 +129,15 @@ func TestParseTakesAnEmptyFile(t *testing.T) {
 // Every row is the empty file, valid, with one thing wrong in it.
 func TestParseNamesPlaceKeyAndExpectation(t *testing.T) {
 	const tables = ", want one of cgroup, lease, pins"
+	const wantPool6 = `a prefix of fd00::/8 with 64 to 112 bits, such as "fd6b:7066:6163::/64"`
 	for _, test := range []struct{ name, document, want string }{
-		{"unknown key", "\n profil = 'x'", "f:2:2: profil: unknown key, want one of control, edges, kernel, log, metrics, profile, relay, state-dir"},
+		{"unknown key", "\n profil = 'x'", "f:2:2: profil: unknown key, want one of control, edges, fqdn, kernel, log, metrics, profile, relay, state-dir"},
 		{"unknown key in a table", "[kernel]\nlaese = '3s'", "f:2:1: kernel.laese: unknown key" + tables},
 		{"unknown key in an inline table", "kernel = { laese = '3s' }", "f:1:12: kernel.laese: unknown key" + tables},
 		{"unknown dotted key", "kernel.laese = '3s'", "f:1:1: kernel.laese: unknown key" + tables},
-		{"unknown table", "[kernal]\nlease = '3s'\npins = '/x'", "f:1:2: kernal: unknown key, want one of control, edges, kernel, log, metrics, profile, relay, state-dir"},
+		{"unknown table", "[kernal]\nlease = '3s'\npins = '/x'", "f:1:2: kernal: unknown key, want one of control, edges, fqdn, kernel, log, metrics, profile, relay, state-dir"},
 		{"key in other letters", "[kernel]\nLease = '3s'", "f:2:1: kernel.Lease: unknown key" + tables},
-		{"key below a value", "profile.x = '/p'", "f:1:1: profile.x: unknown key, want one of control, edges, kernel, log, metrics, profile, relay, state-dir"},
+		{"key below a value", "profile.x = '/p'", "f:1:1: profile.x: unknown key, want one of control, edges, fqdn, kernel, log, metrics, profile, relay, state-dir"},
 		{"duplicate key", "profile = '/a'\nprofile = '/a'", "f:2:1: key profile is already defined"},
 		{"duplicate table", "[kernel]\n[kernel]", "f:2:2: table kernel already exists"},
 		{"integer for a path", "profile = 3", "f:1:1: profile: an integer, want a string"},
@@ -159,6 +165,16 @@ func TestParseNamesPlaceKeyAndExpectation(t *testing.T) {
 		{"pattern with a port", "[edges]\nallow = ['a:443']", `f:2:1: edges.allow: "a:443", want a host name, "*." and a host name, an address, or a prefix`},
 		{"negative connections", "[edges]\nconnections = -1", `f:2:1: edges.connections: "-1", want 0 to 256`},
 		{"address that is a name", "[edges.addresses]\n'a.b' = 'c.d'", `f:2:1: edges.addresses."a.b": "c.d", want an address such as "192.0.2.1", or with a port, "192.0.2.1:443"`},
+		{"key of names in other letters", "[fqdn]\nAcquire = true", "f:2:1: fqdn.Acquire: unknown key, want one of acquire, also-match-original-ip, synthetic-ipv6"},
+		{"string for a switch", "[fqdn]\nacquire = 'yes'", "f:2:1: fqdn.acquire: a string, want true or false"},
+		{"synthetic prefix that is an address", "[fqdn]\nsynthetic-ipv6 = 'fd00::1'", `f:2:1: fqdn.synthetic-ipv6: "fd00::1", want ` + wantPool6},
+		{"synthetic prefix of IPv4", "[fqdn]\nsynthetic-ipv6 = '253.0.0.0/8'", `f:2:1: fqdn.synthetic-ipv6: "253.0.0.0/8", want ` + wantPool6},
+		{"synthetic prefix of everybody", "[fqdn]\nsynthetic-ipv6 = '2001:db8::/64'", `f:2:1: fqdn.synthetic-ipv6: "2001:db8::/64", want ` + wantPool6},
+		{"synthetic prefix of fc00::/8, which is not assigned", "[fqdn]\nsynthetic-ipv6 = 'fc00::/64'", `f:2:1: fqdn.synthetic-ipv6: "fc00::/64", want ` + wantPool6},
+		{"synthetic prefix too short", "[fqdn]\nsynthetic-ipv6 = 'fd00::/63'", `f:2:1: fqdn.synthetic-ipv6: "fd00::/63", want ` + wantPool6},
+		{"synthetic prefix too long", "[fqdn]\nsynthetic-ipv6 = 'fd00::/113'", `f:2:1: fqdn.synthetic-ipv6: "fd00::/113", want ` + wantPool6},
+		{"synthetic prefix with bits behind it", "[fqdn]\nsynthetic-ipv6 = 'fd00::1/64'", `f:2:1: fqdn.synthetic-ipv6: "fd00::1/64", want ` + wantPool6},
+		{"synthetic prefix with a zone", "[fqdn]\nsynthetic-ipv6 = 'fd00::%1/64'", `f:2:1: fqdn.synthetic-ipv6: "fd00::%1/64", want ` + wantPool6},
 		{"external listener without its cgroup", "[relay]\nexternal-listener = '127.0.0.1:1'", `f: relay.external-cgroup: "", want external-listener and external-cgroup both, or neither`},
 		{"external listener off loopback", "[relay]\nexternal-cgroup='/x'\nexternal-listener = '192.0.2.1:1'", `f:3:1: relay.external-listener: "192.0.2.1:1", want "127.0.0.1:" and a port above 0`},
 		{"external listener where no flow is sent", "[relay]\nexternal-cgroup='/x'\nexternal-listener = '[::1]:1'", `f:3:1: relay.external-listener: "[::1]:1", want "127.0.0.1:" and a port above 0`},
@@ -213,6 +229,24 @@ func TestLoadReadsTheFile(t *testing.T) {
 	}
 }
 
+func TestTheIPv6PoolIsThePrefixOrNone(t *testing.T) {
+	for prefix, want := range map[string]string{
+		"":                      "invalid Prefix",
+		"fd00:1:2:3::/64":       "fd00:1:2:3::/64",
+		"fd00::ffff:0:0/112":    "fd00::ffff:0:0/112",
+		"FD6B:7066:6163:0::/64": "fd6b:7066:6163::/64",
+	} {
+		c, err := Parse([]byte("[fqdn]\nsynthetic-ipv6 = '"+prefix+"'"), "f")
+		if err != nil {
+			t.Errorf("Parse: %v", err)
+			continue
+		}
+		if got := c.FQDN.Pool6().String(); got != want {
+			t.Errorf("pool of %q is %s, want %s", prefix, got, want)
+		}
+	}
+}
+
 func TestChangesNameKeysAndRestarts(t *testing.T) {
 	next, err := Parse([]byte(full), "f")
 	if err != nil {
@@ -224,6 +258,7 @@ func TestChangesNameKeysAndRestarts(t *testing.T) {
 		{"kernel.cgroup", true}, {"kernel.pins", true}, {"kernel.lease", true},
 		{"edges.allow", false}, {"edges.ca-file", false}, {"edges.cleartext", false},
 		{"edges.token-file", false}, {"edges.connections", false}, {"edges.addresses", false},
+		{"fqdn.acquire", false}, {"fqdn.also-match-original-ip", false}, {"fqdn.synthetic-ipv6", false},
 		{"relay.external-listener", true}, {"relay.external-cgroup", true}, {"relay.drain", true},
 		{"control.socket", true}, {"metrics.listen", true},
 		{"log.level", false}, {"log.format", true},

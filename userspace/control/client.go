@@ -63,9 +63,10 @@ type RefusedError struct {
 // Error returns the agent's own words.
 func (e *RefusedError) Error() string { return e.Text }
 
-// Is matches [ErrNoPolicy] when that is why the agent refused.
+// Is matches [ErrNoPolicy] and [ErrQuestion] when that is why the agent refused.
 func (e *RefusedError) Is(target error) bool {
-	return target == ErrNoPolicy && e.Status == http.StatusServiceUnavailable
+	return target == ErrNoPolicy && e.Status == http.StatusServiceUnavailable ||
+		target == ErrQuestion && e.Status == http.StatusBadRequest
 }
 
 // Status asks for the agent's state.
@@ -95,6 +96,25 @@ func (c *Client) Policy(ctx context.Context) (PolicyAnswer, error) {
 func (c *Client) Explain(ctx context.Context, protocol, destination string) (policy.Explanation, error) {
 	query := url.Values{"protocol": {protocol}, "destination": {destination}}
 	return ask[policy.Explanation](ctx, c, http.MethodGet, pathExplain, query, nil)
+}
+
+// Hostnames asks for the names that were asked for, and those that hold
+// synthetic addresses.
+func (c *Client) Hostnames(ctx context.Context) (HostnameList, error) {
+	return ask[HostnameList](ctx, c, http.MethodGet, pathHostnames, nil, nil)
+}
+
+// DNS asks how queries are taken and answered.
+func (c *Client) DNS(ctx context.Context) (DNS, error) {
+	return ask[DNS](ctx, c, http.MethodGet, pathDNS, nil, nil)
+}
+
+// DNSQuery has the agent ask a query, in the form that [ParseQuestion] reads.
+// An answer that is an error is no error here. The error matches ErrQuestion
+// when the agent does not know the type.
+func (c *Client) DNSQuery(ctx context.Context, name, kind, server string) (Trace, error) {
+	query := url.Values{"name": {name}, "type": {kind}, "server": {server}}
+	return ask[Trace](ctx, c, http.MethodPost, pathDNSQuery, query, nil)
 }
 
 // Apply has the agent load a profile, or the configured one again when profile

@@ -28,6 +28,7 @@ var (
 	ErrHeld      = errors.New("another agent answers there")
 	ErrNotSocket = errors.New("the file there is no socket")
 	ErrNoPolicy  = errors.New("no policy is loaded")
+	ErrQuestion  = errors.New("the question makes no sense")
 )
 
 // Agent is what the server asks. Its methods may be called concurrently.
@@ -43,6 +44,20 @@ type Agent interface {
 
 	// Explain decides f by the tables that the kernel has now.
 	Explain(ctx context.Context, f policy.Flow) (policy.Explanation, error)
+
+	// Hostnames returns the names that were asked for, and those that hold
+	// synthetic addresses, by name.
+	Hostnames() []Hostname
+
+	// DNS describes how queries are taken and answered now. The server
+	// fills in Schema.
+	DNS() DNS
+
+	// DNSQuery asks q as an application's query would be asked, and tells
+	// each step. It does not wait longer than an application's resolver
+	// would. An answer that is an error is no error here. A type that is not
+	// known is one that matches ErrQuestion.
+	DNSQuery(ctx context.Context, q Question) (Trace, error)
 
 	// Apply loads a profile: the one that it reads, or the configured file
 	// again when profile is nil. Source says for people where the profile

@@ -33,6 +33,7 @@ type fakeAgent struct {
 	applied  []string // "source: profile"
 	explored []policy.Flow
 	reloads  int
+	queries  []Question
 }
 
 func (a *fakeAgent) Status(context.Context) Status {
@@ -42,6 +43,7 @@ func (a *fakeAgent) Status(context.Context) Status {
 		Generation: 2,
 		Channels:   []Channel{{ID: "c1", Name: "Private", State: "up", Since: noon, Edge: "e:443", Streams: 2}},
 		Lease:      Lease{3, true},
+		DNS:        theDNS(),
 		Counters:   map[string]uint64{"pass": 9},
 		Warnings:   []string{"one"},
 	}
@@ -134,8 +136,9 @@ func testPolicy() *policy.Policy {
 			Ports:     []policy.PortRange{{First: 22, Last: 22}, {First: 8000, Last: 8999}},
 			Protocols: policy.TCP,
 		}},
-		Settings:  policy.Settings{GraceTime: 3500 * time.Millisecond, SyntheticPool: netip.MustParsePrefix("6.6.0.0/16")},
-		Protected: []policy.Protection{{Prefix: netip.MustParsePrefix("127.0.0.0/8"), Ports: policy.AllPorts(), Reason: "loopback"}},
+		Settings:   policy.Settings{GraceTime: 3500 * time.Millisecond, SyntheticPool: netip.MustParsePrefix("6.6.0.0/16"), FlushCacheOnChange: true},
+		PrivateDNS: []policy.PrivateDNSRule{{Suffix: "corp.example", Server: netip.MustParseAddr("6.6.255.254"), SingleLabel: true}},
+		Protected:  []policy.Protection{{Prefix: netip.MustParsePrefix("127.0.0.0/8"), Ports: policy.AllPorts(), Reason: "loopback"}},
 	}
 }
 
@@ -147,7 +150,7 @@ func TestStatusArrivesAsTheAgentSaidIt(t *testing.T) {
 	}
 	want := agent.Status(t.Context())
 	want.Schema = Schema
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, addresses()); diff != "" {
 		t.Errorf("Status (-want +got):\n%s", diff)
 	}
 }
@@ -158,8 +161,7 @@ func TestFlowsArriveAsTheAgentSaidThem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	opt := cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })
-	if diff := cmp.Diff(FlowList{Schema, agent.Flows()}, got, opt); diff != "" {
+	if diff := cmp.Diff(FlowList{Schema, agent.Flows()}, got, addresses()); diff != "" {
 		t.Errorf("Flows (-want +got):\n%s", diff)
 	}
 }
@@ -169,17 +171,24 @@ type bareAgent struct{ *fakeAgent }
 
 func (bareAgent) Status(context.Context) Status { return Status{} }
 func (bareAgent) Flows() []flow.Flow            { return nil }
+func (bareAgent) DNS() DNS                      { return DNS{} }
+func (bareAgent) Hostnames() []Hostname         { return nil }
 
 func TestEmptyListsAreListsInJSON(t *testing.T) {
 	c := serve(t, bareAgent{&fakeAgent{}})
-	for _, path := range []string{pathStatus, pathFlows} {
+	for _, path := range []string{pathStatus, pathFlows, pathDNS, pathHostnames} {
 		got, err := ask[map[string]any](t.Context(), c, http.MethodGet, path, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, key := range []string{"hooks", "channels", "warnings", "flows"} {
+		for _, key := range []string{"hooks", "channels", "warnings", "flows", "hostnames", "private", "servers"} {
 			if value, ok := got[key]; ok && value == nil {
 				t.Errorf("%s of %s is null", key, path)
+			}
+		}
+		for _, part := range []any{got, got["dns"]} {
+			if d, ok := part.(map[string]any); ok && d["pool"] != nil && d["pool"].(map[string]any)["prefixes"] == nil {
+				t.Errorf("prefixes of the pool in %s are null", path)
 			}
 		}
 		if got["schema"] != 1.0 {
@@ -219,10 +228,11 @@ func TestPolicyIsReadable(t *testing.T) {
 			Primary:   []Edge{{"edge.example.com:443", true}},
 			Secondary: []Edge{{"[2001:db8::9]:8080", false}},
 		}},
-		Settings:  Settings{GraceTime: 3.5, SyntheticPool: "6.6.0.0/16"},
-		Protected: []Protected{{"127.0.0.0/8", "0-65535", "loopback"}},
+		Settings:   Settings{GraceTime: 3.5, SyntheticPool: "6.6.0.0/16", FlushCache: true},
+		Protected:  []Protected{{"127.0.0.0/8", "0-65535", "loopback"}},
+		PrivateDNS: []PrivateDNSRule{{"corp.example", netip.MustParseAddr("6.6.255.254"), true}},
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, addresses()); diff != "" {
 		t.Errorf("Policy (-want +got):\n%s", diff)
 	}
 }

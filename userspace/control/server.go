@@ -65,13 +65,16 @@ func (s *Server) Shutdown(ctx context.Context) error {
 
 // The paths of the control socket.
 const (
-	pathStatus  = "/v1/status"
-	pathFlows   = "/v1/flows"
-	pathRules   = "/v1/rules"
-	pathPolicy  = "/v1/policy"
-	pathExplain = "/v1/explain"
-	pathReload  = "/v1/reload"
-	pathMetrics = "/metrics"
+	pathStatus    = "/v1/status"
+	pathFlows     = "/v1/flows"
+	pathRules     = "/v1/rules"
+	pathPolicy    = "/v1/policy"
+	pathExplain   = "/v1/explain"
+	pathHostnames = "/v1/hostnames"
+	pathDNS       = "/v1/dns"
+	pathDNSQuery  = "/v1/dns/query"
+	pathReload    = "/v1/reload"
+	pathMetrics   = "/metrics"
 )
 
 func (s *Server) routes() http.Handler {
@@ -81,6 +84,9 @@ func (s *Server) routes() http.Handler {
 	mux.Handle("GET "+pathRules, answer(s.rules))
 	mux.Handle("GET "+pathPolicy, answer(s.policy))
 	mux.Handle("GET "+pathExplain, answer(s.explain))
+	mux.Handle("GET "+pathHostnames, answer(s.hostnames))
+	mux.Handle("GET "+pathDNS, answer(s.dns))
+	mux.Handle("POST "+pathDNSQuery, answer(s.dnsQuery))
 	mux.Handle("POST "+pathPolicy, answer(s.apply))
 	mux.Handle("POST "+pathReload, answer(s.reload))
 	mux.Handle("GET "+pathMetrics, s.agent.Metrics())
@@ -91,6 +97,7 @@ func (s *Server) routes() http.Handler {
 func (s *Server) status(r *http.Request) (any, error) {
 	status := s.agent.Status(r.Context())
 	status.Schema = Schema
+	status.DNS = status.DNS.listed()
 	status.Hooks, status.Channels, status.Warnings = list(status.Hooks), list(status.Channels), list(status.Warnings)
 	return status, nil
 }
@@ -130,6 +137,31 @@ func (s *Server) explain(r *http.Request) (any, error) {
 		return nil, &questionError{err}
 	}
 	return s.agent.Explain(r.Context(), f)
+}
+
+func (s *Server) hostnames(*http.Request) (any, error) {
+	names := list(s.agent.Hostnames())
+	for i := range names {
+		names[i].Synthetic = list(names[i].Synthetic)
+	}
+	return HostnameList{Schema, names}, nil
+}
+
+func (s *Server) dns(*http.Request) (any, error) {
+	d := s.agent.DNS().listed()
+	d.Schema = Schema
+	return d, nil
+}
+
+func (s *Server) dnsQuery(r *http.Request) (any, error) {
+	query := r.URL.Query()
+	q, err := ParseQuestion(query.Get("name"), query.Get("type"), query.Get("server"))
+	if err != nil {
+		return nil, &questionError{err}
+	}
+	trace, err := s.agent.DNSQuery(r.Context(), q)
+	trace.Schema, trace.Hops, trace.Records = Schema, list(trace.Hops), list(trace.Records)
+	return trace, err
 }
 
 func (s *Server) apply(r *http.Request) (any, error) {
@@ -201,6 +233,8 @@ func refusal(err error) (status int, body failure) {
 		return http.StatusBadRequest, body
 	}
 	switch {
+	case errors.Is(err, ErrQuestion):
+		return http.StatusBadRequest, body
 	case errors.Is(err, errNoPath):
 		return http.StatusNotFound, body
 	case errors.Is(err, ErrNoPolicy):

@@ -45,6 +45,8 @@ type PolicyAnswer struct {
 	Channels   []PolicyChannel `json:"channels"`
 	Settings   Settings        `json:"settings"`
 	Protected  []Protected     `json:"protected"`
+
+	PrivateDNS []PrivateDNSRule `json:"private_dns"`
 }
 
 // PolicyChannel is a channel as the profile has it.
@@ -69,6 +71,7 @@ type Settings struct {
 	ProbeInterval float64 `json:"probe_interval_seconds"`
 	PollInterval  float64 `json:"poll_interval_seconds"`
 	SyntheticPool string  `json:"synthetic_pool,omitempty"`
+	FlushCache    bool    `json:"flush_cache"` // the host's caches of names, when the policy changes
 }
 
 // Protected is a destination that no rule can acquire.
@@ -108,10 +111,12 @@ func (l Loaded) show() PolicyAnswer {
 		Profile:    l.Profile(),
 		Channels:   make([]PolicyChannel, len(p.Channels)),
 		Protected:  make([]Protected, len(p.Protected)),
+		PrivateDNS: make([]PrivateDNSRule, len(p.PrivateDNS)),
 		Settings: Settings{
 			GraceTime:     p.Settings.GraceTime.Seconds(),
 			ProbeInterval: p.Settings.ProbeInterval.Seconds(),
 			PollInterval:  p.Settings.PolicyPollInterval.Seconds(),
+			FlushCache:    p.Settings.FlushCacheOnChange,
 		},
 	}
 	if p.Settings.SyntheticPool.IsValid() {
@@ -126,6 +131,9 @@ func (l Loaded) show() PolicyAnswer {
 	}
 	for i, pr := range p.Protected {
 		answer.Protected[i] = Protected{pr.Prefix.String(), pr.Ports.String(), pr.Reason}
+	}
+	for i, rule := range p.PrivateDNS {
+		answer.PrivateDNS[i] = PrivateDNSRule(rule)
 	}
 	return answer
 }

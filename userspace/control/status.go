@@ -17,6 +17,7 @@ type Status struct {
 	Channels   []Channel         `json:"channels"`
 	Lease      Lease             `json:"lease"`
 	Flows      Totals            `json:"flows"`
+	DNS        DNS               `json:"dns"`
 	Counters   map[string]uint64 `json:"counters"`
 	Warnings   []string          `json:"warnings"`
 }

@@ -6,10 +6,12 @@ package doctor
 import (
 	"context"
 	"io/fs"
+	"net/netip"
 	"strings"
 
 	"github.com/bpfacq/bpfacq/userspace/config"
 	"github.com/bpfacq/bpfacq/userspace/control"
+	"github.com/bpfacq/bpfacq/userspace/policy"
 )
 
 // Host is what the checks look at.
@@ -30,6 +32,9 @@ type Host struct {
 
 	// Agent asks the agent at a socket for its state.
 	Agent func(ctx context.Context, socket string) (control.Status, error)
+
+	// Resolve asks for the IPv4 addresses of a name as an application would.
+	Resolve func(ctx context.Context, name string) ([]netip.Addr, error)
 
 	// Run runs a program that only reads and returns its standard output. The
 	// error matches exec.ErrNotFound if the host lacks it.
@@ -105,6 +110,12 @@ func checks() []check {
 		{"profile", some(checkProfile)},
 		{"pins", one(checkPins)},
 		{"agent", checkAgent},
+		{"dns", some(checkDNS)},
+		{"synthetic-pool", some(checkPool)},
+		{"nsswitch", some(checkSwitch)},
+		{"hosts-file", some(checkHostsFile)},
+		{"systemd-resolved", checkResolved},
+		{"name", checkName},
 		{"feature", some(checkFeatures)},
 		{"cgroup-programs", some(checkCgroupPrograms)},
 		{"device-programs", some(checkDevicePrograms)},
@@ -125,7 +136,9 @@ type examination struct {
 	config   config.Config // what is configured, or the defaults
 	problem  error         // of the configuration
 	features []Feature
-	hooks    []string // what is attached
+	policy   *policy.Policy  // of the configured profile, nil if it is not valid
+	agent    *control.Status // nil if none answers
+	hooks    []string        // what is attached
 	network  *Network
 	netErr   error
 	opaque   bool // nftables has rules that only iptables-save can show

@@ -28,7 +28,7 @@ func TestAHostThatIsWellHasNothingToDo(t *testing.T) {
 		got = append(got, f.ID)
 	}
 	want := strings.Fields(`kernel capabilities bpf btf jit unprivileged-bpf lockdown lsm memlock cgroup2 configuration cgroup bpffs
-		profile pins agent feature-memcg feature-tcx cgroup-programs device-programs tun wireguard policy-routing nftables iptables`)
+		profile pins agent dns synthetic-pool nsswitch hosts-file systemd-resolved name feature-memcg feature-tcx cgroup-programs device-programs tun wireguard policy-routing nftables iptables`)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("checks (-want +got):\n%s", diff)
 	}
@@ -183,7 +183,7 @@ func TestOwnStateIsJudged(t *testing.T) {
 		}, []string{"profile warning there is no /etc/bpfacq/profile.json: the last good one is used, /var/lib/bpfacq/profile.json"}},
 		{"profile without oddities", func(_ *testing.T, f *fixture) {
 			f.write("etc/bpfacq/profile.json", `{"policy": {"channels": [], "rules": []}}`)
-		}, []string{"profile ok /etc/bpfacq/profile.json is valid: 0 rules, 0 channels"}},
+		}, []string{"profile ok /etc/bpfacq/profile.json is valid: 0 rules, 0 channels", "dns ok no rule acquires names"}},
 		{"edge in cleartext", func(t *testing.T, f *fixture) {
 			f.replace(t, "etc/bpfacq/profile.json", `"isSecure": true`, `"isSecure": false`)
 		}, []string{"profile failure the profile has the edge"}},

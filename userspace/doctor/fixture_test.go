@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -37,9 +38,13 @@ type fixture struct {
 	netErr   error
 	status   control.Status
 	agentErr error
-	programs map[string]string // what they write
+	programs map[string]string // what they write, by name or by name and first argument
 	runErr   error
 	named    bool
+
+	resolved   []netip.Addr // what every name resolves to
+	resolveErr error
+	asked      []string // names that were resolved
 }
 
 // well is a host on which every check ends as ok.
@@ -57,8 +62,10 @@ func well(t *testing.T) *fixture {
 		network:   Network{Links: []Link{{Index: 1, Name: "lo", Kind: "device"}, {Index: 2, Name: "eth0", Kind: "device", Uplink: true}}},
 		status: control.Status{
 			Version: "1.2.3", PID: 42, Generation: 7, Profile: &control.Profile{ID: "p"}, Lease: control.Lease{Fresh: true},
-			Channels: []control.Channel{{Name: "Private", State: "up"}},
+			Channels: []control.Channel{{ID: "xxxxxxxx-xxxx-xxxx-xxxx-2a8ff07f474c", Name: "Private", State: "up"}},
+			DNS:      control.DNS{On: true, Pool: control.Pool{Capacity: 65533, Used: 3}},
 		},
+		resolved: []netip.Addr{netip.MustParseAddr("6.6.0.1")},
 		programs: map[string]string{"nft": `{"nftables": []}`},
 	}
 	for path, content := range map[string]string{
@@ -78,11 +85,16 @@ func well(t *testing.T) *fixture {
 		"sys/fs/cgroup/cgroup.procs":   "",
 		"etc/bpfacq/bpfacq.toml":       "[edges]\nallow = [" + quotedEdges() + "]\n",
 		"etc/bpfacq/profile.json":      string(profile),
+		"etc/nsswitch.conf":            "passwd: files\n# hosts: none\nhosts:          files mdns4_minimal [NOTFOUND=return] dns # all\n",
+		"etc/hosts":                    "127.0.0.1 localhost\n::1 localhost ip6-localhost # " + acquiredName + "\n\n",
 	} {
 		f.write(path, content)
 	}
 	return f
 }
+
+// acquiredName is the one name that the sample profile acquires.
+const acquiredName = "private.edgediagnostic.globalsecureaccess.microsoft.com"
 
 // quotedEdges are those of the sample profile.
 func quotedEdges() string { return `"*.globalsecureaccess.microsoft.com"` }
@@ -127,8 +139,16 @@ func (f *fixture) Hooks(string) ([]string, error)             { return f.hooks, 
 func (f *fixture) ForeignOnCgroups(string) ([]Foreign, error) { return f.cgroups, f.cgErr }
 func (f *fixture) ForeignOnDevice(i int) ([]Foreign, error)   { return f.devices[i], f.devErr }
 
-func (f *fixture) run(_ context.Context, name string, _ ...string) ([]byte, error) {
+func (f *fixture) resolve(_ context.Context, name string) ([]netip.Addr, error) {
+	f.asked = append(f.asked, name)
+	return f.resolved, f.resolveErr
+}
+
+func (f *fixture) run(_ context.Context, name string, args ...string) ([]byte, error) {
 	out, ok := f.programs[name]
+	if len(args) > 0 && !ok {
+		out, ok = f.programs[name+" "+args[0]]
+	}
 	if !ok {
 		return nil, fmt.Errorf("find %s: %w", name, exec.ErrNotFound)
 	}
@@ -143,6 +163,7 @@ func (f *fixture) examine(t *testing.T) *Report {
 		Root: f, Config: config.Path, ConfigNamed: f.named, Kernel: f,
 		Network: func() (*Network, error) { return &f.network, f.netErr },
 		Agent:   func(context.Context, string) (control.Status, error) { return f.status, f.agentErr },
+		Resolve: f.resolve,
 		Run:     f.run,
 	})
 }

@@ -65,7 +65,9 @@ func checkCgroupPrograms(x *examination) []Finding {
 // attaches reports whether the datapath has a program on a hook of its cgroup.
 func attaches(hook string) bool {
 	hook = strings.ToLower(hook)
-	return strings.Contains(hook, "connect") || strings.Contains(hook, "getpeername") || strings.Contains(hook, "sockops")
+	return slices.ContainsFunc([]string{"connect", "getpeername", "sendmsg", "recvmsg", "sockops"}, func(ours string) bool {
+		return strings.Contains(hook, ours)
+	})
 }
 
 // grouped yields the indexes of programs that differ only in their place below

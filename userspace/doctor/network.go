@@ -3,6 +3,7 @@ package doctor
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -12,8 +13,15 @@ import (
 
 // Network is what others have made of a network namespace.
 type Network struct {
-	Links []Link
-	Rules []Rule
+	Links  []Link
+	Rules  []Rule
+	Routes []Route
+}
+
+// Route leads to a part of the addresses, in whichever table it stands.
+type Route struct {
+	Prefix netip.Prefix
+	Link   int // index, 0 for none
 }
 
 // Link is a network device.
@@ -66,6 +74,10 @@ func ReadNetwork() (*Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list rules: %w", err)
 	}
+	n.Routes, err = partRoutes()
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
 	return n, nil
 }
 
@@ -98,6 +110,29 @@ func defaultLinks() ([]int, error) {
 		}
 	}
 	return indexes, nil
+}
+
+// partRoutes lists the routes of all tables that packets can take. Default routes
+// and their halves are left out: they lead to whatever there is.
+func partRoutes() ([]Route, error) {
+	all, err := settled(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	})
+	if err != nil {
+		return nil, err
+	}
+	var routes []Route
+	for _, r := range all {
+		if r.Dst == nil || r.Type != unix.RTN_UNICAST && r.Type != unix.RTN_LOCAL {
+			continue
+		}
+		addr, _ := netip.AddrFromSlice(r.Dst.IP)
+		ones, _ := r.Dst.Mask.Size()
+		if prefix := netip.PrefixFrom(addr.Unmap(), ones); prefix.IsValid() && ones > 1 {
+			routes = append(routes, Route{prefix, r.LinkIndex})
+		}
+	}
+	return routes, nil
 }
 
 // markRules lists the rules that look at marks.

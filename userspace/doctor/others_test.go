@@ -39,10 +39,10 @@ func TestOtherAcquirersAreNamed(t *testing.T) {
 			[]string{"cgroup-programs failure program wall at /sys/fs/cgroup, CGroupInet4Connect, wants no other beside it: the agent is refused with EPERM"}},
 		{"program that wants to be alone elsewhere, or where bpfacq is not", programs(
 			Foreign{"wall", "CGroupInet4Connect", root + "/a", true}, Foreign{"wall", "CGroupInet4Connect", root + "/b", true},
-			Foreign{"tap", "CGroupUDP4Sendmsg", root, true},
+			Foreign{"tap", "CGroupSetsockopt", root, true},
 		), []string{
 			"cgroup-programs note program wall at /sys/fs/cgroup/a and 1 more, CGroupInet4Connect: it may rewrite",
-			"cgroup-programs note program tap at /sys/fs/cgroup, CGroupUDP4Sendmsg: it may rewrite",
+			"cgroup-programs note program tap at /sys/fs/cgroup, CGroupSetsockopt: it may answer",
 		}},
 		{"program that wants to be alone in both places", programs(
 			Foreign{"wall", "CGroupSockOps", root + "/a", true}, Foreign{"wall", "CGroupSockOps", root, true},
@@ -102,7 +102,7 @@ func TestOtherAcquirersAreNamed(t *testing.T) {
 			"policy-routing warning IPv4 rule 32764 sends all packets without mark 0xca6c to table 51820: the connections to the edges, too",
 		}},
 		{"network that cannot be read", func(_ *testing.T, f *fixture) { f.netErr = errors.New("list links: no") }, []string{
-			"device-programs unknown list links: no", "tun unknown list links: no", "wireguard unknown list links: no", "policy-routing unknown list links: no",
+			"synthetic-pool unknown list links: no", "device-programs unknown list links: no", "tun unknown list links: no", "wireguard unknown list links: no", "policy-routing unknown list links: no",
 		}},
 
 		{"no nft", func(_ *testing.T, f *fixture) { delete(f.programs, "nft") }, []string{"nftables unknown nft is not installed"}},

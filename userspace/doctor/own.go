@@ -73,6 +73,7 @@ func checkProfile(x *examination) []Finding {
 		}
 		return []Finding{x.unknown("", err)}
 	}
+	x.policy = p.Policy
 	all := x.checkEdges(p.Policy)
 	if len(p.Warnings) > 0 {
 		all = append(all, noted("bpfacq profile check "+name, "%s: %d warnings", name, len(p.Warnings)))
@@ -142,6 +143,7 @@ func checkAgent(ctx context.Context, x *examination) []Finding {
 	defer cancel()
 	status, err := x.Agent(ctx, x.config.Control.Socket)
 	if err == nil {
+		x.agent = &status
 		return agentState(&status)
 	}
 	_, unreachable := errors.AsType[*control.UnreachableError](err)

@@ -29,6 +29,7 @@ type Gauges struct {
 	Flows      control.Totals
 	NoRecord   uint64          // connections that reached a listener without a record
 	Channels   map[string]bool // by identifier: whether it is up
+	DNS        control.DNS
 }
 
 // Handler serves the metrics of source.
@@ -49,7 +50,9 @@ type collector struct {
 	connects, handoffs, bugs         *prometheus.Desc
 	flows, active, bytes, unrecorded *prometheus.Desc
 	generation, channelUp            *prometheus.Desc
+	queries                          *prometheus.Desc
 	collectionErrors, buildInfo      *prometheus.Desc
+	names                            *names
 }
 
 func newCollector(source Source, version string) *collector {
@@ -60,8 +63,9 @@ func newCollector(source Source, version string) *collector {
 		source:  source,
 		version: version,
 
-		connects:         desc("connects_total", "TCP connects seen by the hook.", "verdict", "reason"),
+		connects:         desc("connects_total", "TCP connects, and UDP to port 53 or a synthetic address, by what was decided.", "verdict", "reason"),
 		handoffs:         desc("handoffs_total", "Records on their way to the listener.", "result"),
+		queries:          desc("query_datagrams_total", "Datagrams that came to the agent as queries, by what is known of them.", "asker"),
 		bugs:             desc("datapath_bugs_total", "Branches that should never be taken.", "reason"),
 		flows:            desc("flows_total", "Flows that have ended.", "state"),
 		active:           desc("flows", "Flows that are carried."),
@@ -71,17 +75,19 @@ func newCollector(source Source, version string) *collector {
 		channelUp:        desc("channel_up", "Whether a channel can carry flows.", "channel"),
 		collectionErrors: desc("collection_errors_total", "Scrapes that could not read everything."),
 		buildInfo:        desc("build_info", "A constant 1.", "version", "go_version"),
+		names:            newNames(desc),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		c.connects, c.handoffs, c.bugs, c.flows, c.active, c.bytes, c.unrecorded,
+		c.connects, c.handoffs, c.bugs, c.flows, c.active, c.bytes, c.unrecorded, c.queries,
 		c.generation, c.channelUp, c.collectionErrors, c.buildInfo,
 	} {
 		out <- d
 	}
+	c.names.describe(out)
 }
 
 // Collect implements prometheus.Collector.
@@ -101,6 +107,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		switch family, rest := split(name); family {
 		case "handoff":
 			counter(c.handoffs, n, rest)
+		case "query":
+			counter(c.queries, n, rest)
 		case "bug":
 			counter(c.bugs, n, rest)
 		default:
@@ -121,14 +129,19 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	counter(c.unrecorded, g.NoRecord)
 	gauge(c.generation, float64(g.Generation))
 	for id, up := range g.Channels {
-		value := 0.0
-		if up {
-			value = 1
-		}
-		gauge(c.channelUp, value, id)
+		gauge(c.channelUp, truth(up), id)
 	}
+	c.names.collect(&g.DNS, out)
 	counter(c.collectionErrors, c.errors.Load())
 	gauge(c.buildInfo, 1, c.version, runtime.Version())
+}
+
+// truth is a condition as a gauge has it.
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // split takes the datapath's name of a counter apart: "pass_bypass" is the

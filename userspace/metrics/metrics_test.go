@@ -44,7 +44,7 @@ bpfacq_channel_up{channel="b"} 0
 # HELP bpfacq_collection_errors_total Scrapes that could not read everything.
 # TYPE bpfacq_collection_errors_total counter
 bpfacq_collection_errors_total 0
-# HELP bpfacq_connects_total TCP connects seen by the hook.
+# HELP bpfacq_connects_total TCP connects, and UDP to port 53 or a synthetic address, by what was decided.
 # TYPE bpfacq_connects_total counter
 bpfacq_connects_total{reason="no_match",verdict="pass"} 11
 bpfacq_connects_total{reason="rule",verdict="acquire"} 10
