@@ -55,6 +55,7 @@ check-generate: ## check that the committed objects are those of the sources
 bench: ## measure beside direct flows and other relays, also SINGBOX=path: .build/bench.json (root)
 	@test/setup.sh test
 	go test -count=1 -timeout=15m -v $(ROOT) ./test/bench -args -full -json=$(CURDIR)/.build/bench.json
+	go test -count=1 -timeout=15m -v $(ROOT) -run=Latency ./test/resolver -args -full
 
 COVERED := ./bpf,./cmd/...,./loader/...,./maps/...,./userspace/...
 

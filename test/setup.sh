@@ -46,6 +46,13 @@ needs() {
 		haproxy haproxy
 		nghttpx nghttp2-proxy
 		redsocks redsocks
+		dnsmasq dnsmasq-base
+		unbound unbound
+		dig bind9-dnsutils
+		dnssec-signzone bind9-utils
+		dnsperf dnsperf
+		musl-gcc musl-tools
+		node nodejs
 	END
 }
 

@@ -31,7 +31,7 @@ func kernels(ctx context.Context, env environment, series []string) error {
 // privileged are the packages whose tests ask the kernel.
 func privileged() []string {
 	return []string{
-		"./test/testutil", "./userspace/netns", "./userspace/doctor", "./maps", "./loader", "./loader/bpffs",
+		"./test/testutil", "./userspace/netns", "./userspace/device", "./userspace/dns", "./userspace/doctor", "./maps", "./loader", "./loader/bpffs",
 		"./cmd/bpfacq", "./test/e2e",
 	}
 }

@@ -27,6 +27,7 @@ func elsewhere() map[string]string {
 		"./userspace/edge": "it asks nothing of the kernel that differs",
 		"./test/bench":     "a benchmark of an emulator says nothing",
 		"./userspace/demo": "it builds bpfacq, and a machine has no Go",
+		"./test/resolver":  "it starts programs by the thousand, and what they ask of the kernel test/e2e asks too",
 	}
 }
 
