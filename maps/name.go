@@ -3,6 +3,7 @@ package maps
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 
 	"github.com/cilium/ebpf"
@@ -186,6 +187,24 @@ func verifyNames(table *ebpf.Map, t *Tables) error {
 		}
 	}
 	return nil
+}
+
+// Names yields all that the generation knows of synthetic addresses. The error
+// is the last element.
+func (v *View) Names() iter.Seq2[Name, error] {
+	return func(yield func(Name, error) bool) {
+		var key bpf.SocketNameKey
+		var raw bpf.SocketName
+		elements := v.inners[innerName].Iterate()
+		for elements.Next(&key, &raw) {
+			if !yield(newName(key, &raw), nil) {
+				return
+			}
+		}
+		if err := elements.Err(); err != nil {
+			yield(Name{}, fmt.Errorf("walk names: %w", err))
+		}
+	}
 }
 
 // Name finds what a synthetic address stands for, and false if it is unknown.

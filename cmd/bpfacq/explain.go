@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -141,7 +142,10 @@ func (e *env) explainFile(file string, c *config.Config, flow []string) (*explai
 // acquireNames gives a policy what the agent would give it to acquire names with.
 func acquireNames(p *policy.Policy, c *config.Config) {
 	p.AlsoMatchOriginal = c.FQDN.AlsoMatchOriginalIP
-	if !c.FQDN.Acquire || c.Relay.ExternalListener != "" || !p.Settings.SyntheticPool.IsValid() {
+	named := slices.ContainsFunc(p.Rules, func(r policy.Rule) bool {
+		return r.Action == policy.ActionTunnel && (len(r.Names) > 0 || p.AlsoMatchOriginal)
+	})
+	if !named || !c.FQDN.Acquire || c.Relay.ExternalListener != "" || !p.Settings.SyntheticPool.IsValid() {
 		return
 	}
 	p.Pools = append(p.Pools, p.Settings.SyntheticPool)

@@ -106,6 +106,9 @@ func Run(ctx context.Context, o Options) error {
 		hostnames: hostname.NewTable(hostname.DefaultSize),
 		places:    make(map[policy.Edge][]netip.AddrPort),
 	}
+	if err := a.names.inherit(datapath.Maps); err != nil {
+		o.Log.Warn("read names of the predecessor", slog.Any("error", err))
+	}
 	a.config.Store(o.Config)
 	a.metrics = metrics.Handler(a, o.Version)
 
@@ -172,6 +175,7 @@ func (a *Agent) run(ctx context.Context) (announced bool, err error) {
 
 	a.notices.stopping("detaching")
 	err = a.dismissQueries()
+	a.forgetSynthetic(ctx)
 	// First the datapath goes, so that from here on new flows go direct;
 	// what is under way is drained by the deferred calls above.
 	return true, errors.Join(err, a.datapath.Detach())

@@ -3,9 +3,26 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/bpfacq/bpfacq/userspace/cache"
 )
+
+// lastFlush is how long a stop waits for the host's caches.
+const lastFlush = 2 * time.Second
+
+// forgetSynthetic empties the host's caches at a stop: without the programs a
+// synthetic address is somebody's on the network.
+func (a *Agent) forgetSynthetic(ctx context.Context) {
+	if g := a.names.current.Load(); g == nil || g.pool == nil {
+		return
+	}
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastFlush)
+	defer cancel()
+	if err := cache.Flush(limit); err != nil {
+		a.log.Warn("flush caches of the host", slog.Any("error", err))
+	}
+}
 
 // flushCaches asks for the host's caches to be emptied. It does not block.
 func (a *Agent) flushCaches() {

@@ -32,6 +32,8 @@ func (a *Agent) Explain(_ context.Context, f policy.Flow) (policy.Explanation, e
 	// No flip between the two answers.
 	a.apply.Lock()
 	defer a.apply.Unlock()
+	a.names.writing.Lock()
+	defer a.names.writing.Unlock()
 	l := a.loaded.Load()
 	if l == nil {
 		return policy.Explanation{}, control.ErrNoPolicy

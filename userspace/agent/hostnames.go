@@ -43,7 +43,7 @@ func (a *Agent) Hostnames() []control.Hostname {
 	}
 	// The rest were not asked for since the agent started, or long ago.
 	for name, e := range known {
-		j := a.names.Judge(name, e.ipv4)
+		j, _ := a.names.judge(name, e.ipv4)
 		all = append(all, control.Hostname{
 			Name: name, Synthetic: e.synthetic(), Original: cmp.Or(e.ipv4, e.ipv6),
 			Acquired: j.Acquired, Rule: j.Rule, Channel: j.Channel,

@@ -42,6 +42,8 @@ type names struct {
 	renewed chan struct{} // closed, and replaced, when a policy has come into force
 	full    chan struct{} // asks for the policy to be stored again, with more room
 
+	left map[netip.Addr]netip.Addr // original addresses by synthetic ones, of a predecessor
+
 	book  sync.RWMutex
 	known map[string]named      // names that are in the kernel's tables
 	owner map[netip.Addr]string // of the IPv4 addresses of known ones
@@ -58,6 +60,7 @@ type named struct {
 	address synthetic.Address
 	ipv4    netip.Addr // original addresses; zero: none, or not known
 	ipv6    netip.Addr
+	asked   bool // somebody asked for the name, so the original addresses are what there is
 }
 
 func newNames(tables nameTables, log *slog.Logger) *names {
@@ -73,12 +76,28 @@ func newNames(tables nameTables, log *slog.Logger) *names {
 
 // Judge implements dns.Names.
 func (n *names) Judge(name string, original netip.Addr) dns.Judgement {
+	j, e := n.judge(name, original)
+	if !j.Acquired || !e.asked || !j.IfUnresolved && !e.ipv4.IsValid() && !e.ipv6.IsValid() {
+		return j
+	}
+	g := n.current.Load()
+	name, _ = policy.CanonicalName(name)
+	// After a long rest another name may get the address just now.
+	if g.pool != nil && g.pool.Answered(name, time.Now().Add(dns.TTL)) {
+		j.Address = dns.Address(e.address)
+	}
+	return j
+}
+
+// judge says what the policy wants of a name, and what the kernel's tables have of
+// it. It does not count as a use of its address.
+func (n *names) judge(name string, original netip.Addr) (dns.Judgement, named) {
 	g := n.current.Load()
 	name, ok := policy.CanonicalName(name)
 	if g == nil || g.pool == nil || !ok {
-		return dns.Judgement{}
+		return dns.Judgement{}, named{}
 	}
-	known, published := n.find(name)
+	known, _ := n.find(name)
 	undecided := false
 	if g.policy.AlsoMatchOriginal && !original.IsValid() {
 		original = known.ipv4
@@ -86,7 +105,7 @@ func (n *names) Judge(name string, original netip.Addr) dns.Judgement {
 	}
 	index, ok := g.rule(name, original)
 	if !ok {
-		return dns.Judgement{Undecided: undecided}
+		return dns.Judgement{Undecided: undecided}, known
 	}
 	rule := &g.policy.Rules[index]
 	j := dns.Judgement{
@@ -96,13 +115,15 @@ func (n *names) Judge(name string, original netip.Addr) dns.Judgement {
 		Rule:         rule.ID,
 		Channel:      rule.Channel,
 	}
-	// After a long rest another name may get the address just now.
-	if published && g.pool.Answered(name, time.Now().Add(dns.TTL)) {
-		j.Address = dns.Address(known.address)
-	}
 	j.Bypassed = rule.Hardening == policy.HardeningBypass && g.epoch.routes[index].carrier.down()
 	j.Acquired = !j.Bypassed
-	return j
+	return j, known
+}
+
+// Protected implements dns.Names.
+func (n *names) Protected(name string) bool {
+	g := n.current.Load()
+	return g != nil && !g.open(name)
 }
 
 // find returns what the kernel's tables have of a name.
@@ -167,7 +188,7 @@ func (n *names) assign(ctx context.Context, name string, original dns.Original) 
 func (n *names) put(g *naming, name string, a synthetic.Address, original dns.Original) error {
 	was, published := n.find(name)
 	next := was
-	next.address = a
+	next.address, next.asked = a, was.asked || !original.Untrusted
 	switch {
 	case original.Known && original.IPv6:
 		next.ipv6 = original.Addr
@@ -274,9 +295,10 @@ func (n *names) flip(g *naming, from poolRange, t *kernel.Tables, store func() (
 	var err error
 	if g.generation, err = store(); err != nil {
 		if old := n.current.Load(); old != nil && !from.equal(before) {
-			err = errors.Join(err, n.reopen(before))
 			restored := *old
+			restored.poolErr = n.reopen(before)
 			restored.pool = n.pool
+			err = errors.Join(err, restored.poolErr)
 			n.current.Store(&restored)
 		}
 		return err
@@ -313,11 +335,38 @@ func (n *names) close() {
 	}
 }
 
+// inherit reads the original addresses that a predecessor left in the kernel's
+// tables, so that its names lead there before they are asked for again.
+func (n *names) inherit(m *kernel.Maps) error {
+	view, err := m.View()
+	if errors.Is(err, kernel.ErrNoPolicy) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer view.Close()
+	n.left = make(map[netip.Addr]netip.Addr)
+	for name, err := range view.Names() {
+		if err != nil {
+			return err
+		}
+		if name.Original.IsValid() {
+			n.left[name.Addr] = name.Original
+		}
+	}
+	return nil
+}
+
 // fill adds the names of the pool to tables, and returns them. What is known of
 // original addresses stays. The caller holds n.writing.
 func (n *names) fill(g *naming, t *kernel.Tables) map[string]named {
 	filled := make(map[string]named)
+	defer func() { n.left = nil }()
 	if g.pool != nil {
+		if stats := g.pool.Stats(); stats.Used == stats.Capacity {
+			n.left = nil // an address may have changed hands as the predecessor died
+		}
 		was := n.snapshot()
 		add := func(cells []uint32) (uint32, error) {
 			row := len(t.Verdicts)
@@ -326,7 +375,11 @@ func (n *names) fill(g *naming, t *kernel.Tables) map[string]named {
 		}
 		t.Verdicts = slices.Clip(t.Verdicts) // the compiled policy keeps its own
 		for name, a := range g.pool.All() {
-			e := was[name]
+			e, ok := was[name]
+			if !ok {
+				e.ipv4, e.ipv6 = n.left[a.IPv4], n.left[a.IPv6]
+				e.asked = e.ipv4.IsValid() || e.ipv6.IsValid()
+			}
 			e.address = a
 			filled[name] = e
 			for _, row := range e.rows(g, name) {

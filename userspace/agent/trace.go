@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -45,21 +44,35 @@ func (a *Agent) DNSQuery(ctx context.Context, q control.Question) (control.Trace
 	return shown, nil
 }
 
-// firstServer is the first DNS server of the host that is not on the host itself:
-// a stub there would ask once more. See resolv.conf(5).
-func firstServer() netip.AddrPort {
-	file, err := os.Open("/etc/resolv.conf")
-	if err != nil {
-		return netip.AddrPort{}
-	}
-	defer file.Close()
-	for lines := bufio.NewScanner(file); lines.Scan(); {
-		words := strings.Fields(lines.Text())
-		if len(words) < 2 || words[0] != "nameserver" {
+// servers are the DNS servers that the host is set up with and that are not on the
+// host itself: a stub there would ask once more. See resolv.conf(5), and for those
+// behind systemd-resolved's stub systemd-resolved.service(8).
+func servers() []netip.Addr {
+	var all []netip.Addr
+	for _, path := range []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"} {
+		text, err := os.ReadFile(path)
+		if err != nil {
 			continue
 		}
-		if addr, err := netip.ParseAddr(words[1]); err == nil && !addr.IsLoopback() && addr.Zone() == "" {
-			return netip.AddrPortFrom(addr.Unmap(), dnsPort)
+		for line := range strings.Lines(string(text)) {
+			words := strings.Fields(line)
+			if len(words) < 2 || words[0] != "nameserver" {
+				continue
+			}
+			if addr, err := netip.ParseAddr(words[1]); err == nil && !addr.IsLoopback() {
+				all = append(all, addr.Unmap().WithZone(""))
+			}
+		}
+	}
+	return all
+}
+
+// firstServer is the server that is asked unless a person says which; the zero
+// value if there is none.
+func firstServer() netip.AddrPort {
+	for _, addr := range servers() {
+		if !addr.IsLinkLocalUnicast() {
+			return netip.AddrPortFrom(addr, dnsPort)
 		}
 	}
 	return netip.AddrPort{}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -156,12 +157,18 @@ func resemble(c syscall.RawConn, q flow.Query) error {
 	return errors.Join(append(errs, err)...)
 }
 
+// Trusted implements dns.Upstream: a server is one that the host is set up with,
+// or that the host's own services chose.
+func (u *upstream) Trusted(q flow.Query) bool {
+	return q.HasAsker && q.UID < flow.SystemUsers || slices.Contains(servers(), q.Server.Addr())
+}
+
 // Tunnel implements dns.Upstream. It does not know how the query came: a rule for
 // either protocol leads there.
 func (u *upstream) Tunnel(ctx context.Context, server netip.AddrPort) (io.ReadWriteCloser, error) {
 	for _, protocol := range []policy.Protocols{policy.TCP, policy.UDP} {
 		w := u.way(server, protocol)
-		if w.carrier == nil {
+		if w.carrier == nil || w.route != dns.RouteTunnel {
 			continue
 		}
 		stream, _, err := w.carrier.Connect(ctx, w.authority)

@@ -62,6 +62,7 @@ type Server struct {
 	log      *slog.Logger
 
 	sockets []*socket
+	port    uint16
 	v6      bool // the sockets take IPv6, too
 
 	life  context.Context // ends with the Server
@@ -73,6 +74,7 @@ type Server struct {
 	counters    counters
 	latency     [ways]histogram
 	quota       quota // of queries
+	asking      quota // of Ask
 	connections quota
 	servers     servers
 	lookups     lookups
@@ -92,20 +94,21 @@ func newServer(o Options) *Server {
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.quota = quota{all: s.limits.Queries, each: s.limits.QueriesPerProcess}
+	s.asking = quota{all: mostAsked, each: mostAsked}
 	s.connections = quota{all: s.limits.Connections, each: s.limits.ConnectionsPerProcess}
 	return s
 }
 
+// mostAsked bounds calls of Ask that are under way.
+const mostAsked = 64
+
 // Port returns the first UDP port that is listened on by family; 0 where the
 // host has no IPv6.
 func (s *Server) Port() (v4, v6 uint16) {
-	if len(s.sockets) > 0 {
-		v4 = s.sockets[0].port
-	}
 	if s.v6 {
-		v6 = v4
+		return s.port, s.port
 	}
-	return v4, v6
+	return s.port, 0
 }
 
 // Serve answers queries until ctx is done, then closes the Server. Queries that

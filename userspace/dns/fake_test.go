@@ -81,6 +81,8 @@ func (n *fakeNames) Assign(ctx context.Context, name string, original Original) 
 	return n.given[name], nil
 }
 
+func (n *fakeNames) Protected(name string) bool { return name == "edge.example" }
+
 func (n *fakeNames) Answered(name string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -129,7 +131,11 @@ type fakeUpstream struct {
 	broken  error // of Tunnel
 	through func(netip.AddrPort) netip.AddrPort
 	dials   atomic.Int64
+
+	distrust bool
 }
+
+func (u *fakeUpstream) Trusted(q flow.Query) bool { return !u.distrust }
 
 func (u *fakeUpstream) Route(flow.Query, string) Route { return u.route }
 

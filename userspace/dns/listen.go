@@ -33,6 +33,7 @@ func Listen(ctx context.Context, o Options) (*Server, error) {
 	for range bindTries {
 		err := s.bind(ctx, wish, o.Control)
 		if err == nil {
+			s.port = s.sockets[0].port
 			return s, nil
 		}
 		s.closeSockets()

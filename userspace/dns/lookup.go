@@ -107,7 +107,11 @@ func (s *Server) takeOff(q *query, p *plan, refresh bool) *flight {
 	if f, ok := l.flights[e]; ok {
 		return f
 	}
-	if !l.stale(e.subject, time.Now()) && refresh || p.dead != 0 && refresh {
+	trusted := s.trusted(q.ask, p)
+	if refresh && (p.dead != 0 || !trusted) {
+		return nil // which would teach nothing
+	}
+	if trusted && !l.stale(e.subject, time.Now()) && refresh {
 		return nil
 	}
 	if len(l.flights) >= s.limits.Lookups || refresh && l.refreshing >= s.limits.Refreshes {
@@ -152,9 +156,16 @@ func (s *Server) discover(ctx context.Context, a ask, p *plan, ipv6 bool) discov
 	if p.dead == 0 {
 		original = s.original(ctx, a, p, ipv6)
 	}
+	if !s.trusted(a, p) {
+		// Whoever chose the server would choose for everybody where a name leads.
+		original = Original{IPv6: ipv6, Untrusted: true}
+	}
 	d := discovery{judgement: s.names.Judge(p.name, original.Addr), original: original.Addr}
 	if p.judgement.Undecided {
 		a.trace.judged(p.name, d.judgement)
+	}
+	if original.Known && p.judgement.Address.IPv4.IsValid() && (!d.judgement.Acquired || !original.Addr.IsValid()) {
+		s.assign(ctx, a.trace, p.name, original) // it has an address, and leads elsewhere now
 	}
 	if !d.judgement.Acquired {
 		return d
@@ -167,6 +178,9 @@ func (s *Server) discover(ctx context.Context, a ask, p *plan, ipv6 bool) discov
 	d.address, d.err = s.assign(ctx, a.trace, p.name, original)
 	return d
 }
+
+// trusted reports whether what the server says of a name may hold for everybody.
+func (s *Server) trusted(a ask, p *plan) bool { return p.way != WayDirect || s.upstream.Trusted(a.by) }
 
 // original asks upstream for the addresses of a name. It asks plainly, without
 // EDNS, so that any server understands; the first address always has room.

@@ -18,6 +18,10 @@ type Names interface {
 	// first address that upstream gave, or zero if it was not asked.
 	Judge(name string, original netip.Addr) Judgement
 
+	// Protected reports whether a name is never acquired, as that of an edge:
+	// the server that was asked is asked directly.
+	Protected(name string) bool
+
 	// Assign returns the synthetic addresses of an acquired name, the same
 	// as before if it has some, and notes an original address. They are on
 	// disk and in the kernel when it returns, and stay for TTL at least.
@@ -66,6 +70,10 @@ type Original struct {
 	// Known: upstream has answered. If not, what was known stays.
 	Known bool
 
+	// Untrusted: upstream's answer was left out, since it holds for nobody but
+	// who asked. Another query may bring one that holds.
+	Untrusted bool
+
 	IPv6 bool       // it was asked for AAAA, and for A if not
 	Addr netip.Addr // the first address of its answer; zero if it had none
 }
@@ -90,6 +98,10 @@ type Upstream interface {
 	// with the mark of q.
 	DialUDP(ctx context.Context, q flow.Query) (*net.UDPConn, error)
 	DialTCP(ctx context.Context, q flow.Query) (*net.TCPConn, error)
+
+	// Trusted reports whether the answer of q.Server may hold for the whole
+	// host, and not only for who asked it.
+	Trusted(q flow.Query) bool
 
 	// Tunnel opens a stream to a server through the channel of the rule that
 	// covers it or, for a private server, that which leads there. Close ends

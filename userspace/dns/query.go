@@ -45,6 +45,15 @@ func (q *query) inspect() (o Outcome, answer []byte, done bool) {
 	return 0, nil, false
 }
 
+// forAddresses reports whether the query is one of those that lead to a host.
+func (q *query) forAddresses() bool {
+	switch q.kind {
+	case wire.TypeA, wire.TypeAAAA, wire.TypeHTTPS, wire.TypeSVCB, wire.TypeANY:
+		return true
+	}
+	return false
+}
+
 // path is which server is asked, and which way.
 type path struct {
 	way    Way
@@ -74,8 +83,7 @@ func (s *Server) plan(q *query) *plan {
 	if q.end == 0 || q.class != wire.ClassINET {
 		return p
 	}
-	switch q.kind {
-	case wire.TypeA, wire.TypeAAAA, wire.TypeHTTPS, wire.TypeSVCB, wire.TypeANY:
+	if q.forAddresses() {
 		s.judge(q, p)
 	}
 	if addr, ok := reversed(q.name); ok && (q.kind == wire.TypePTR || q.kind == wire.TypeANY) {
@@ -87,6 +95,9 @@ func (s *Server) plan(q *query) *plan {
 // direct finds the path of a query.
 func (s *Server) direct(q *query, p *plan) {
 	p.path = path{WayDirect, q.by.Server}
+	if q.end > 0 && s.names.Protected(q.name) {
+		return // a channel may depend on it
+	}
 	if s.private != nil {
 		if private, up := s.private.Holds(q.by.Server.Addr()); private {
 			p.way = WayPrivate
@@ -96,7 +107,11 @@ func (s *Server) direct(q *query, p *plan) {
 			q.trace.note(Step{Kind: StepPrivate, Server: p.server, Text: privateText(up)})
 			return
 		}
-		if server, asked, ok := s.private.Server(q.name); ok && q.end > 0 && q.class == wire.ClassINET {
+		server, asked, ok := s.private.Server(q.name)
+		if asked != q.name && !(q.forAddresses() && flags(q.message)&flagRecursion != 0) {
+			ok = false // of a top-level domain, as resolvers ask about it
+		}
+		if ok && q.end > 0 && q.class == wire.ClassINET {
 			p.path, p.asked = path{WayPrivate, server}, asked
 			q.trace.note(Step{Kind: StepPrivate, Server: server, Text: "a private suffix matches; asked for " + asked})
 			return

@@ -51,6 +51,7 @@ func isASCII(b []byte) bool {
 type fuzzUpstream struct{ answer []byte }
 
 func (u fuzzUpstream) Route(flow.Query, string) Route { return RouteTunnel }
+func (u fuzzUpstream) Trusted(flow.Query) bool        { return true }
 
 func (u fuzzUpstream) DialUDP(context.Context, flow.Query) (*net.UDPConn, error) {
 	return nil, io.ErrUnexpectedEOF

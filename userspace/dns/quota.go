@@ -12,12 +12,17 @@ import (
 // is not known, the address.
 type client struct {
 	pid  uint32
+	uid  uint32
 	addr netip.Addr
 }
 
+// person reports whether the client is a process of a user who is held to a
+// share, however many processes there are.
+func (c client) person() bool { return c.uid >= flow.SystemUsers }
+
 func clientOf(by flow.Query, addr netip.Addr) client {
 	if by.HasAsker {
-		return client{pid: by.PID}
+		return client{pid: by.PID, uid: by.UID}
 	}
 	return client{addr: addr}
 }
@@ -30,7 +35,8 @@ type quota struct {
 	mu      sync.Mutex
 	total   int
 	clients map[client]int
-	freed   chan struct{} // closed when something ends; nil: nobody waits
+	users   map[uint32]int // of people
+	freed   chan struct{}  // closed when something ends; nil: nobody waits
 }
 
 // excess says which bound was met.
@@ -54,8 +60,14 @@ func (q *quota) claim(c client) excess {
 	switch {
 	case q.total >= q.all:
 		return excessAll
-	case q.clients[c] >= q.each:
+	case q.clients[c] >= q.each, c.person() && q.users[c.uid] >= max(q.each, q.all/2):
 		return excessClient
+	}
+	if c.person() {
+		if q.users == nil {
+			q.users = make(map[uint32]int)
+		}
+		q.users[c.uid]++
 	}
 	if q.clients == nil {
 		q.clients = make(map[client]int)
@@ -92,6 +104,11 @@ func (q *quota) release(c client) {
 	q.total--
 	if q.clients[c]--; q.clients[c] == 0 {
 		delete(q.clients, c)
+	}
+	if c.person() {
+		if q.users[c.uid]--; q.users[c.uid] == 0 {
+			delete(q.users, c.uid)
+		}
 	}
 	if q.freed != nil {
 		close(q.freed)

@@ -85,10 +85,10 @@ func (s *Server) Ask(ctx context.Context, name, kind string, server netip.AddrPo
 	if _, _, done := q.inspect(); done {
 		return Trace{}, fmt.Errorf("ask for %q: %w", name, errQuestion)
 	}
-	if !s.quota.wait(ctx, client{}) {
+	if !s.asking.wait(ctx, client{}) {
 		return Trace{}, ctx.Err()
 	}
-	defer s.quota.release(client{})
+	defer s.asking.release(client{})
 	ctx, cancel := context.WithTimeout(ctx, s.limits.Timeout)
 	defer cancel()
 	defer context.AfterFunc(s.life, cancel)()

@@ -128,12 +128,16 @@ func partRoutes() ([]Route, error) {
 		}
 		addr, _ := netip.AddrFromSlice(r.Dst.IP)
 		ones, _ := r.Dst.Mask.Size()
-		if prefix := netip.PrefixFrom(addr.Unmap(), ones); prefix.IsValid() && ones > 1 {
+		if prefix := netip.PrefixFrom(addr.Unmap(), ones); prefix.IsValid() && ones >= shortestRoute {
 			routes = append(routes, Route{prefix, r.LinkIndex})
 		}
 	}
 	return routes, nil
 }
+
+// shortestRoute is the fewest bits of a route that leads to somebody, as the agent
+// sees it: what is wider is a default route in parts.
+const shortestRoute = 8
 
 // markRules lists the rules that look at marks.
 func markRules() ([]Rule, error) {

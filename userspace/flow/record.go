@@ -29,6 +29,10 @@ type Record struct {
 	Kind         Kind
 }
 
+// SystemUsers is the end of the ids of users that are services and no people:
+// login.defs(5), UID_MIN.
+const SystemUsers = 1000
+
 // Query returns what a record of KindQuery says of its sender.
 func (r Record) Query() Query {
 	return Query{Server: r.OrigDst, PID: r.PID, UID: r.UID, HasAsker: true, Mark: r.Mark}
