@@ -32,6 +32,11 @@ func (s *scene) showHost(ctx context.Context) error {
 			at:    s.host, line: []string{"curl", "-sS", url(portWeb)},
 			status: 7, wantNot: []string{"Hello"},
 		},
+		{
+			shows: "Nor does its resolver, " + publicResolver + ", know the web server's name.",
+			at:    s.host, line: []string{"curl", "-sS", "http://" + intranetName + "/"},
+			status: 6, want: []string{"resolve"},
+		},
 	} {
 		if err := s.take(ctx, st); err != nil {
 			return err
@@ -64,14 +69,14 @@ func (s *scene) startEdge(ctx context.Context) (err error) {
 // startAgent remembers the state of the host and starts the agent on it.
 func (s *scene) startAgent(ctx context.Context) error {
 	err := s.take(ctx, step{
-		shows: "The sample profile stays as it is; the configuration says where its edge is.",
+		shows: "The profile is the sample, with one rule more, for names; the configuration says where its edge is.",
 		at:    s.host, line: []string{"cat", configFile},
 		want: []string{edgeTunnels},
 	})
 	if err != nil {
 		return err
 	}
-	if s.before, err = s.host.ns.Snapshot(); err != nil {
+	if s.before, err = s.snapshot(); err != nil {
 		return err
 	}
 
@@ -141,12 +146,14 @@ func (s *scene) showFlows(ctx context.Context) error {
 	return nil
 }
 
+// ask is the command line of a question to the agent.
+func ask(words ...string) []string {
+	return append(append([]string{"bpfacq"}, words...), "--config", configFile)
+}
+
 // showDecisions shows how to find out why.
 func (s *scene) showDecisions(ctx context.Context) error {
 	const web, other = intranetAddr + ":" + portWeb, intranetAddr + ":" + portOther
-	ask := func(words ...string) []string {
-		return append(append([]string{"bpfacq"}, words...), "--config", configFile)
-	}
 	for _, st := range []step{
 		{
 			shows: "Why port 80 is acquired: the rule that wins.",
@@ -161,7 +168,7 @@ func (s *scene) showDecisions(ctx context.Context) error {
 		{
 			shows: "The flows that were carried.",
 			at:    s.host, line: ask("flows"), wide: true,
-			want:    []string{web, intranetAddr + ":" + portSSH},
+			want:    []string{web, intranetAddr + ":" + portSSH, "(" + intranetName + ")"},
 			wantNot: []string{other, "refused", "failed", "reset"},
 		},
 		{

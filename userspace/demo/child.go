@@ -5,50 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/bpfacq/bpfacq/userspace/netns"
 )
-
-// station is where a command line is typed.
-type station struct {
-	name   string // shown as the prompt
-	ns     *netns.Namespace
-	cgroup string // a folder; empty for that of the demo itself
-}
-
-// spawn starts a command at the station, in the demo's folder. It dies with the
-// demo. The caller waits for it.
-func (s *scene) spawn(at station, cmd *exec.Cmd) error {
-	cmd.Dir = s.folder
-	// Nothing of the user's own curl or shell settings.
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.folder, "LC_ALL=C"}
-	if cmd.Args[0] == "bpfacq" {
-		cmd.Path, cmd.Err = s.self, nil
-	}
-	cmd.WaitDelay = time.Second
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setpgid:   true, // ^C on the terminal is for the demo alone
-		Pdeathsig: syscall.SIGKILL,
-	}
-	if at.cgroup != "" {
-		cgroup, err := os.Open(at.cgroup)
-		if err != nil {
-			return fmt.Errorf("open cgroup: %w", err)
-		}
-		defer cgroup.Close()
-		cmd.SysProcAttr.UseCgroupFD = true
-		cmd.SysProcAttr.CgroupFD = int(cgroup.Fd())
-	}
-	return at.ns.Start(cmd)
-}
 
 // output runs a command line to its end. It returns what a terminal would show,
 // standard output and standard error in their order, and the exit status.

@@ -32,6 +32,7 @@ var (
 	errEnded   = errors.New("program has ended")
 	errChanged = errors.New("host is not as it was")
 	errLeft    = errors.New("still there")
+	errAbsent  = errors.New("not there")
 )
 
 // Options say what is shown, and where.
@@ -48,7 +49,7 @@ type Options struct {
 // part did not go as it should, and has a Remedy method where the machine lacks
 // something.
 func Run(ctx context.Context, o Options) (err error) {
-	if err := checkMachine(os.Geteuid(), exec.LookPath); err != nil {
+	if err := checkMachine(os.Geteuid(), resolverFile, exec.LookPath); err != nil {
 		return err
 	}
 	limited, cancel := context.WithTimeoutCause(ctx, wholeLimit, errTooLong)
@@ -78,6 +79,7 @@ func (s *scene) play(ctx context.Context) error {
 		s.startEdge,
 		s.startAgent,
 		s.showFlows,
+		s.showNames,
 		s.showDecisions,
 		s.showUnchanged,
 		s.showNothingLeft,
@@ -120,7 +122,7 @@ func (e *lackError) Error() string { return e.text }
 func (e *lackError) Remedy() string { return e.remedy }
 
 // checkMachine finds out beforehand what would fail half-way.
-func checkMachine(uid int, find func(command string) (string, error)) error {
+func checkMachine(uid int, resolver string, find func(command string) (string, error)) error {
 	if uid != 0 {
 		return &lackError{
 			"make namespaces and load bpf programs: needs root",
@@ -129,17 +131,23 @@ func checkMachine(uid int, find func(command string) (string, error)) error {
 	}
 	var missing, packages []string
 	for _, need := range []struct{ command, packet string }{
-		{"bash", "bash"}, {"curl", "curl"}, {"ip", "iproute2"}, {"nft", "nftables"},
+		{"bash", "bash"}, {"curl", "curl"}, {"getent", "libc-bin"}, {"ip", "iproute2"}, {"mount", "mount"}, {"nft", "nftables"},
 	} {
 		if _, err := find(need.command); err != nil {
 			missing, packages = append(missing, need.command), append(packages, need.packet)
 		}
 	}
-	if missing == nil {
-		return nil
+	if missing != nil {
+		return &lackError{
+			fmt.Sprintf("find %s: not in PATH", strings.Join(missing, ", ")),
+			"install these, by these or similar names: " + strings.Join(packages, " "),
+		}
 	}
-	return &lackError{
-		fmt.Sprintf("find %s: not in PATH", strings.Join(missing, ", ")),
-		"install these, by these or similar names: " + strings.Join(packages, " "),
+	if _, err := os.Stat(resolver); err != nil {
+		return &lackError{
+			fmt.Sprintf("find %s, in whose place programs see the demo's: not there", resolver),
+			"make an empty one",
+		}
 	}
+	return nil
 }

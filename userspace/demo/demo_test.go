@@ -26,7 +26,7 @@ func TestDemo(t *testing.T) {
 	self := build(t)
 	t.Run("shows everything and leaves nothing", func(t *testing.T) { playWhole(t, self) })
 	for _, moment := range []string{
-		"Three network namespaces", "# An edge is started", "bpfacq run", "SSH-2.0-intranet", "PREFIX", "gone",
+		"Three network namespaces", "# An edge is started", "bpfacq run", "SSH-2.0-intranet", "getent", "PREFIX", "gone",
 	} {
 		t.Run("leaves nothing when interrupted at "+moment, func(t *testing.T) { interrupt(t, self, moment) })
 	}
@@ -74,17 +74,26 @@ func playWhole(t *testing.T, self string) {
 	for _, want := range []string{
 		"host$ ip route\n10.99.0.0/24 dev uplink",
 		"host$ curl -sS http://192.168.11.200/\ncurl: (7)",
+		"host$ curl -sS http://wiki.corp.example/\ncurl: (6)",
 		"edge$ bpfacq edge ",
 		"host$ bpfacq run ",
 		"host$ curl -sS http://192.168.11.200/\nHello 192.168.11.1, this is 192.168.11.200:80.\n",
 		"SSH-2.0-intranet\n",
 		"edge$ curl -sS http://192.168.11.200:81/\nHello ",
 		"host$ curl -sS http://192.168.11.200:81/\ncurl: (7)",
+		"host$ getent hosts wiki.corp.example\n6.6.",
+		"host$ curl -sS http://wiki.corp.example/\nHello 192.168.11.1, this is 192.168.11.200:80.\n",
+		"the host's, 10.99.0.53      10.99.0.1     no such name\n",
+		"the edge's, 192.168.11.200  192.168.11.1  192.168.11.200\n",
+		"host$ getent hosts aps.globalsecureaccess.microsoft.com\n10.99.0.80 ",
+		"host$ bpfacq hostnames",
+		"wiki.corp.example",
 		"host$ bpfacq explain tcp 192.168.11.200:80 --config bpfacq.toml\nverdict    acquire\n",
 		"host$ bpfacq explain tcp 192.168.11.200:81 --config bpfacq.toml\nverdict  pass\n",
 		"host$ bpfacq flows",
 		"192.168.11.200:80",
 		"192.168.11.200:22",
+		"(wiki.corp.example)",
 		"host$ bpfacq maps dump prefix4",
 		"192.168.11.0/24",
 		"resolv.conf",
@@ -237,7 +246,7 @@ func kill(t *testing.T, self string) {
 func mishaps(t *testing.T) {
 	for _, test := range []struct{ name, self, want, shown string }{
 		{"the edge ends", "/bin/false", "wait for edge: program has ended: exit status 1", "# the log of the edge\n"},
-		{"no binary", "/nonexistent/bpfacq", "start edge: ", "edge$ bpfacq edge"},
+		{"no binary", "/nonexistent/bpfacq", "wait for edge: program has ended: exit status 127", "/nonexistent/bpfacq: not found\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var out strings.Builder

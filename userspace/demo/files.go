@@ -23,6 +23,9 @@ const (
 	certificateFile = "edge.pem"
 	keyFile         = "edge.key"
 	socketFile      = "control.sock"
+	hostResolver    = "host.resolv.conf"
+	edgeResolver    = "edge.resolv.conf"
+	switchFile      = "nsswitch.conf"
 )
 
 // edgeNames is the pattern of the edges that the sample profile may name.
@@ -30,15 +33,22 @@ const edgeNames = "*.client.globalsecureaccess.microsoft.com"
 
 // writeFiles writes what the agent and the edge are started with.
 func (s *scene) writeFiles() error {
-	p, err := profile.Parse(strings.NewReader(profile.Sample))
+	text, err := withNameRule()
 	if err != nil {
-		return fmt.Errorf("parse sample profile: %w", err)
+		return err
+	}
+	p, err := profile.Parse(strings.NewReader(text))
+	if err != nil {
+		return fmt.Errorf("parse profile: %w", err)
 	}
 	names := edgeHosts(p.Policy)
 	err = errors.Join(
-		s.write(profileFile, profile.Sample),
+		s.write(profileFile, text),
 		s.write(configFile, s.configuration(names)),
 		s.writeCertificate(names),
+		s.write(hostResolver, "nameserver "+publicResolver+"\n"),
+		s.write(edgeResolver, "nameserver "+intranetAddr+"\n"),
+		s.write(switchFile, "hosts: files dns\n"),
 	)
 	if err != nil {
 		return fmt.Errorf("write files: %w", err)

@@ -13,12 +13,16 @@ import (
 const (
 	picture = "host 10.99.0.1 ----- 10.99.0.2 edge 192.168.11.1 ----- 192.168.11.200 intranet"
 
-	hostPrefix     = "10.99.0.1/24"
-	edgePrefix     = "10.99.0.2/24"
+	hostAddr       = "10.99.0.1"
+	edgeOutside    = "10.99.0.2"
 	edgeInside     = "192.168.11.1"
 	edgeTunnels    = "10.99.0.2:443"
+	publicResolver = "10.99.0.53" // beside the edge
 	intranetAddr   = "192.168.11.200"
 	intranetPrefix = "192.168.11.0/24"
+
+	// syntheticPrefix starts the addresses that the sample profile has for names.
+	syntheticPrefix = "6.6."
 )
 
 // network is three network namespaces in a row.
@@ -40,20 +44,28 @@ func newNetwork() (n *network, err error) {
 		}
 	}
 	err = netns.Veth(
-		netns.End{Namespace: n.host, Name: "uplink", Addrs: []netip.Prefix{netip.MustParsePrefix(hostPrefix)}},
-		netns.End{Namespace: n.edge, Name: "outside", Addrs: []netip.Prefix{netip.MustParsePrefix(edgePrefix)}},
+		netns.End{Namespace: n.host, Name: "uplink", Addrs: onLink(hostAddr)},
+		netns.End{Namespace: n.edge, Name: "outside", Addrs: onLink(edgeOutside, publicResolver)},
 	)
 	if err != nil {
 		return nil, err
 	}
 	err = netns.Veth(
-		netns.End{Namespace: n.edge, Name: "inside", Addrs: []netip.Prefix{netip.MustParsePrefix(edgeInside + "/24")}},
-		netns.End{Namespace: n.intranet, Name: "lan", Addrs: []netip.Prefix{netip.MustParsePrefix(intranetAddr + "/24")}},
+		netns.End{Namespace: n.edge, Name: "inside", Addrs: onLink(edgeInside)},
+		netns.End{Namespace: n.intranet, Name: "lan", Addrs: onLink(intranetAddr)},
 	)
 	if err != nil {
 		return nil, err
 	}
 	return n, nil
+}
+
+// onLink are addresses with the length of the prefix of their link.
+func onLink(addrs ...string) (prefixes []netip.Prefix) {
+	for _, addr := range addrs {
+		prefixes = append(prefixes, netip.PrefixFrom(netip.MustParseAddr(addr), 24))
+	}
+	return prefixes
 }
 
 func (n *network) fields() []**netns.Namespace {

@@ -2,9 +2,11 @@ package demo
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/bpfacq/bpfacq/test/testutil"
 	"github.com/bpfacq/bpfacq/userspace/channel"
 	"github.com/bpfacq/bpfacq/userspace/config"
 	"github.com/bpfacq/bpfacq/userspace/control"
@@ -35,22 +38,28 @@ func TestWhatTheMachineLacksIsNamed(t *testing.T) {
 	for _, test := range []struct {
 		name         string
 		uid          int
+		resolver     string
 		find         func(string) (string, error)
 		text, remedy string
 	}{
-		{name: "nothing", find: without()},
+		{name: "nothing", resolver: os.DevNull, find: without()},
 		{
-			name: "root", uid: 1000, find: without(),
+			name: "root", uid: 1000, resolver: os.DevNull, find: without(),
 			text: "make namespaces and load bpf programs: needs root", remedy: "sudo bpfacq demo",
 		},
 		{
-			name: "commands", find: without("curl", "nft"),
+			name: "commands", resolver: os.DevNull, find: without("curl", "nft"),
 			text:   "find curl, nft: not in PATH",
 			remedy: "install these, by these or similar names: curl nftables",
 		},
+		{
+			name: "resolv.conf", resolver: "/nonexistent", find: without(),
+			text:   "find /nonexistent, in whose place programs see the demo's: not there",
+			remedy: "make an empty one",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			err := checkMachine(test.uid, test.find)
+			err := checkMachine(test.uid, test.resolver, test.find)
 			if test.text == "" {
 				if err != nil {
 					t.Error(err)
@@ -116,6 +125,53 @@ func TestSampleTunnelsWhatTheDemoFetches(t *testing.T) {
 		got := p.Match(policy.Flow{Protocol: policy.TCP, Addr: netip.MustParseAddr(intranetAddr), Port: port})
 		if got.Verdict != want {
 			t.Errorf("port %d: %v, want %v", port, got.Verdict, want)
+		}
+	}
+}
+
+func TestNameRuleComesAfterThoseOfTheSample(t *testing.T) {
+	text, err := withNameRule()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := profile.Parse(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sample := sampleProfile(t).Policy.Rules
+	n := len(sample)
+	if len(p.Policy.Rules) != n+1 || p.Policy.Rules[n-1].ID != sample[n-1].ID {
+		t.Fatalf("got %d rules, want the sample's %d and one", len(p.Policy.Rules), n)
+	}
+	last := p.Policy.Rules[n]
+	if last.ID != "demo-names" || last.Order <= sample[n-1].Order || last.Action != policy.ActionTunnel || len(last.Names) != 1 ||
+		!slices.Equal(last.Ports, []policy.PortRange{{First: 80, Last: 80}}) {
+		t.Errorf("last rule is %+v", last)
+	}
+}
+
+func TestResolverKnowsItsNamesAndWhoAsked(t *testing.T) {
+	testutil.Privileged(t)
+	ns := testutil.Netns(t)
+	r, err := openResolver(t.Context(), ns, "127.0.0.1", map[string]netip.Addr{"a.example": netip.MustParseAddr("192.0.2.1")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.close() })
+	stub := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return ns.DialContext(ctx, "udp", "127.0.0.1:53")
+	}}
+	got, err := stub.LookupNetIP(t.Context(), "ip", "A.example.")
+	if err != nil || len(got) != 1 || got[0].Unmap() != netip.MustParseAddr("192.0.2.1") {
+		t.Errorf("got %v, %v, want the address alone", got, err)
+	}
+	got, err = stub.LookupNetIP(t.Context(), "ip", "b.example.")
+	if missing, ok := errors.AsType[*net.DNSError](err); !ok || !missing.IsNotFound {
+		t.Errorf("got %v, %v, want no such name", got, err)
+	}
+	for name, want := range map[string]string{"a.example": "[127.0.0.1]", "b.example": "[127.0.0.1]", "c.example": "[]"} {
+		if clients := fmt.Sprint(r.clients(name)); clients != want {
+			t.Errorf("%s was asked for by %s, want %s", name, clients, want)
 		}
 	}
 }

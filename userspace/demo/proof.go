@@ -18,10 +18,21 @@ import (
 	"github.com/bpfacq/bpfacq/userspace/netns"
 )
 
+// snapshot reads the host's state. Its resolv.conf is the demo's.
+func (s *scene) snapshot() (netns.Snapshot, error) {
+	state, err := s.host.ns.Snapshot()
+	if err != nil {
+		return state, err
+	}
+	text, err := os.ReadFile(s.host.resolver)
+	state.Resolver = string(text)
+	return state, err
+}
+
 // showUnchanged compares the host, while its flows are carried, with what it was
 // before the agent was started.
 func (s *scene) showUnchanged(context.Context) error {
-	now, err := s.host.ns.Snapshot()
+	now, err := s.snapshot()
 	if err != nil {
 		return err
 	}
@@ -73,7 +84,7 @@ func (s *scene) showNothingLeft(ctx context.Context) error {
 	if err := errors.Join(s.agent.stop(ctx), s.edge.stop(ctx)); err != nil {
 		return err
 	}
-	now, err := s.host.ns.Snapshot()
+	now, err := s.snapshot()
 	if err != nil {
 		return err
 	}

@@ -17,12 +17,13 @@ type scene struct {
 	self   string // path of the bpfacq binary
 	undo   undo
 
-	network    *network
-	intranet   *intranet
-	cgroup     string   // of the agent and the application
-	pins       *os.File // a private BPF file system
-	folder     string   // where every command is run
-	host, gate station  // gate is the edge's
+	network         *network
+	intranet        *intranet
+	public, private *resolver // the host's, and the edge's in the intranet
+	cgroup          string    // of the agent and the application
+	pins            *os.File  // a private BPF file system
+	folder          string    // where every command is run
+	host, gate      station   // gate is the edge's
 
 	agent, edge *program
 	before      netns.Snapshot // of the host
@@ -55,8 +56,11 @@ func (s *scene) build(ctx context.Context) (err error) {
 	}
 	s.undo.later(s.intranet.close)
 
-	s.host = station{name: "host", ns: s.network.host, cgroup: s.cgroup}
-	s.gate = station{name: "edge", ns: s.network.edge}
+	if err := s.openResolvers(ctx); err != nil {
+		return err
+	}
+	s.host = station{name: "host", ns: s.network.host, cgroup: s.cgroup, resolver: s.path(hostResolver)}
+	s.gate = station{name: "edge", ns: s.network.edge, resolver: s.path(edgeResolver)}
 	return s.writeFiles()
 }
 
