@@ -5,10 +5,13 @@ import "testing"
 func TestInstalledServiceCarriesFlows(t *testing.T) {
 	run(t, []check{
 		{"host without bpfacq", remember},
+		{"names without bpfacq", ordinaryNames},
 		{"install section of the readme", install},
 		{"status text", statusText},
 		{"edge unit", edgeUnit},
 		{"tunnel and bypass", tunnelAndBypass},
+		{"acquired names", acquiredNames},
+		{"server of no link", globalServer},
 		{"journal fields", journalFields},
 		{"exposure", exposure},
 		{"plain scope", plainScope},
@@ -17,7 +20,9 @@ func TestInstalledServiceCarriesFlows(t *testing.T) {
 		{"container", container},
 		{"killed", killed},
 		{"restarted", restarted},
+		{"the same synthetic address", acquiredNames},
 		{"reloaded", reloaded},
+		{"cache flushed", cacheFlushed},
 		{"manager reloaded", managerReloaded},
 		{"network stays as it was", networkUntouched},
 		{"firewall that drops", firewall},
@@ -25,6 +30,7 @@ func TestInstalledServiceCarriesFlows(t *testing.T) {
 		// The journal tells of what follows.
 		{"frozen and thawed", frozen},
 		{"reload refused", reloadRefused},
+		{"names without the agent", namesWithoutAgent},
 	})
 }
 
@@ -32,6 +38,7 @@ func TestServiceIsBackAfterAReboot(t *testing.T) {
 	run(t, []check{
 		{"before the network is online", readyBeforeOnline},
 		{"tunnel and bypass", tunnelAndBypass},
+		{"the same synthetic address", acquiredNames},
 		{"network stays as it was", networkUntouched},
 		{"journal without complaints", quietJournal},
 		{"break the profile", breakProfile},

@@ -53,8 +53,10 @@ func nothingRuns(t *testing.T) {
 	}
 }
 
-// edgeFolder keeps what edgeFiles wrote.
-const edgeFolder = kept + "/edge"
+const (
+	edgeFolder   = kept + "/edge"        // keeps the edge's certificate
+	edgeResolver = kept + "/resolv.conf" // the edge's namespace has a resolver of its own
+)
 
 // prepareHost makes of the host what the readme takes for granted: it has the
 // profile, and knows and trusts the edge that the profile names. The edge's unit
@@ -73,7 +75,9 @@ func prepareHost(t *testing.T) {
 	address, _, _ := strings.Cut(edgeAddress, ":")
 	appendTo(t, "/etc/hosts", address+" "+name+"\n")
 	write(t, "/etc/systemd/system/bpfacq-edge.service.d/namespace.conf",
-		"[Unit]\nRequires=site.service\nAfter=site.service\n[Service]\nNetworkNamespacePath=/run/netns/edge\n")
+		"[Unit]\nRequires=site.service\nAfter=site.service\n"+
+			"[Service]\nNetworkNamespacePath=/run/netns/edge\nBindReadOnlyPaths="+edgeResolver+":/etc/resolv.conf\n")
+	write(t, edgeResolver, "nameserver 127.0.0.1\n")
 	write(t, sample, profile.Sample)
 }
 

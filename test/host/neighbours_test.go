@@ -100,6 +100,9 @@ func networkUntouched(t *testing.T) {
 	if diff := before.Diff(networkState(t)); diff != "" {
 		t.Errorf("the network changed:\n%s", diff)
 	}
+	if before, now := recalled(t).Resolver, resolverState(t); before != now {
+		t.Errorf("the resolver was\n%s\nis\n%s", before, now)
+	}
 }
 
 // exposure checks what systemd thinks of the units' confinement, from 0 to 10.

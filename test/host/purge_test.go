@@ -27,6 +27,7 @@ type state struct {
 	Programs map[string][]uint32
 	Units    string
 	Accounts string
+	Resolver string // what resolved asks whom
 }
 
 // remember prepares the host, and keeps its state without bpfacq for the later
@@ -51,7 +52,15 @@ func hostState(t *testing.T) state {
 		Programs: cgroupPrograms(t),
 		Units:    shell(t, "systemctl list-unit-files --no-legend --no-pager 'bpfacq*' || true"), // 1 is none
 		Accounts: shell(t, "getent passwd; getent group"),
+		Resolver: resolverState(t),
 	}
+}
+
+// resolverState is all that resolved tells of its configuration. Which server it
+// has asked last stands in a line of its own, and moves the others.
+func resolverState(t *testing.T) string {
+	t.Helper()
+	return shell(t, "resolvectl status --no-pager | sed 's/^ *//; /^Current DNS Server/d'; stat --format='%N %y' /etc/resolv.conf")
 }
 
 // own are the places that are not of the host's lasting state, or that change
@@ -131,7 +140,8 @@ func cgroupPrograms(t *testing.T) map[string][]uint32 {
 	defer root.Close()
 	found := make(map[string][]uint32)
 	for name, kind := range map[string]uint32{
-		"sockops": 3, "connect4": 10, "connect6": 11, "getsockopt": 21, "getpeername4": 29, "getpeername6": 30,
+		"sockops": 3, "connect4": 10, "connect6": 11, "sendmsg4": 14, "sendmsg6": 15, "recvmsg4": 19, "recvmsg6": 20,
+		"getsockopt": 21, "getpeername4": 29, "getpeername6": 30,
 	} {
 		var ids [64]uint32
 		query := struct { // of union bpf_attr
@@ -210,11 +220,15 @@ func removedAndBack(t *testing.T) {
 	shell(t, "systemctl start bpfacq bpfacq-edge")
 	channelUp(t)
 	tunnelAndBypass(t)
+	acquiredNames(t) // by the addresses that they had
 }
 
 // purged checks that the host is as before the package came.
 func purged(t *testing.T) {
 	before := recalled(t)
+	if status, err := os.Stat("/var/lib/bpfacq/synthetic.log"); err != nil || status.Mode() != 0o600 {
+		t.Errorf("the log of synthetic addresses is %v, %v", status, err)
+	}
 	shell(t, "apt-get -qq purge bpfacq; systemctl daemon-reload")
 	wantNothingInKernel(t, before)
 	now := hostState(t)
@@ -223,6 +237,9 @@ func purged(t *testing.T) {
 	}
 	if now.Units != before.Units {
 		t.Errorf("units were %q, are %q", before.Units, now.Units)
+	}
+	if now.Resolver != before.Resolver {
+		t.Errorf("the resolver was\n%s\nis\n%s", before.Resolver, now.Resolver)
 	}
 	if now.Accounts != before.Accounts {
 		t.Errorf("accounts were\n%s\nare\n%s", before.Accounts, now.Accounts)

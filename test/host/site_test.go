@@ -6,8 +6,10 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/miekg/dns"
 )
 
 // The site around the host is made by the units of the image, before the network
@@ -25,12 +27,28 @@ const (
 
 	tunnelPort = 80
 	bypassPort = 81
+
+	// Rules of the sample name both. Only the edge's resolver knows the first, and
+	// only the host's, which is that of the link "direct", the second.
+	tunnelName = "private.edgediagnostic.globalsecureaccess.microsoft.com"
+	bypassName = "aps.globalsecureaccess.microsoft.com"
+
+	// publicNames are below this one. The host's resolver knows them all.
+	publicNames = ".example.net"
 )
 
 // answerScenario is the target of one namespace, until it is killed: on every
-// port it answers the namespace's name.
+// port it answers the namespace's name. It is the resolver of that namespace, too.
 func answerScenario(args []string, _ io.Writer) error {
 	failed := make(chan error)
+	names, err := net.ListenPacket("udp", ":53")
+	if err != nil {
+		return err
+	}
+	resolver := &dns.Server{PacketConn: names, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, query *dns.Msg) {
+		w.WriteMsg(resolve(args[0], query))
+	})}
+	go func() { failed <- resolver.ActivateAndServe() }()
 	for _, port := range []int{tunnelPort, bypassPort} {
 		l, err := net.Listen("tcp", net.JoinHostPort(target, strconv.Itoa(port)))
 		if err != nil {
@@ -43,4 +61,24 @@ func answerScenario(args []string, _ io.Writer) error {
 		return err
 	}
 	return errors.Join(errors.New("answer"), <-failed)
+}
+
+// resolve answers a query as the resolver of a namespace: with the target's address,
+// or that there is no such name.
+func resolve(namespace string, query *dns.Msg) *dns.Msg {
+	answer := new(dns.Msg).SetReply(query)
+	q := query.Question[0]
+	name := strings.ToLower(strings.TrimSuffix(q.Name, "."))
+	known := name == tunnelName
+	if namespace == direct {
+		known = name == bypassName || strings.HasSuffix(name, publicNames)
+	}
+	switch {
+	case !known:
+		answer.Rcode = dns.RcodeNameError
+	case q.Qtype == dns.TypeA:
+		header := dns.RR_Header{Name: q.Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}
+		answer.Answer = []dns.RR{&dns.A{Hdr: header, A: net.ParseIP(target)}}
+	}
+	return answer
 }

@@ -28,12 +28,14 @@ func guestImage(progress io.Writer) (image.Spec, error) {
 		Suite: "bookworm",
 		Packages: []string{
 			"systemd", "systemd-sysv", "dbus", "dbus-user-session", "udev", "kmod", "libpam-systemd", "sudo",
+			"systemd-resolved", "libnss-resolve",
 			"iproute2", "nftables", "curl", "ca-certificates", "procps",
 		},
 		Files: files,
 		Run: []string{
 			"systemctl --quiet mask " + strings.Join(masked(), " "),
-			"systemctl --quiet enable systemd-networkd systemd-networkd-wait-online",
+			"systemctl --quiet enable systemd-networkd systemd-networkd-wait-online systemd-resolved",
+			"ln -s ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf",
 			"systemctl --quiet enable prepare site target@edge target@direct test",
 			"systemctl --quiet add-wants multi-user.target network-online.target",
 			"useradd --create-home --shell /bin/bash alice",

@@ -16,7 +16,7 @@ import (
 
 const (
 	memory  = 1024 // MiB
-	timeout = 15 * time.Minute
+	timeout = 20 * time.Minute
 )
 
 // result is how the test on one kernel ended.
@@ -63,8 +63,8 @@ func (r *run) boot(ctx context.Context, k kernel.Kernel, show io.Writer) (code i
 	return qemu.Machine{
 		Kernel: k.Image,
 		// A kernel that panics must not start again as if the test had asked
-		// for it.
-		Append:  "root=/dev/nvme0n1 rootfstype=ext4 rw systemd.show_status=no panic=0",
+		// for it. An emulator that waits for a processor looks like a lockup.
+		Append:  "root=/dev/nvme0n1 rootfstype=ext4 rw systemd.show_status=no panic=0 nosoftlockup",
 		Memory:  memory,
 		Drives:  []qemu.Drive{{Path: disk}},
 		Reboots: true,
