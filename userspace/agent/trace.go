@@ -33,7 +33,7 @@ func (a *Agent) DNSQuery(ctx context.Context, q control.Question) (control.Trace
 	}
 	for _, s := range t.Steps {
 		hop := control.Hop{
-			Kind: string(s.Kind), Text: s.Text, Network: s.Network,
+			Kind: string(s.Kind), Text: s.Text, Rule: s.Rule, Channel: s.Channel, Network: s.Network,
 			Code: s.Code, Records: s.Records, Cause: s.Cause, Took: s.Took.Seconds(),
 		}
 		if s.Server.IsValid() {

@@ -41,6 +41,10 @@ type Hop struct {
 	Kind string `json:"kind"`
 	Text string `json:"text"` // for people: why, and what came of it
 
+	// Of a hop that judged a name: identifiers.
+	Rule    string `json:"rule,omitempty"`
+	Channel string `json:"channel,omitempty"`
+
 	// Of a hop that asked a server.
 	Server  string   `json:"server,omitempty"`  // address:port
 	Network string   `json:"network,omitempty"` // "udp" or "tcp"

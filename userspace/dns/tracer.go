@@ -45,6 +45,9 @@ func (t *tracer) judged(name string, j Judgement) {
 	default:
 		step.Text = name + " is not acquired"
 	}
+	if j.Rule != "" {
+		step.Text += ": rule " + j.Rule
+	}
 	t.note(step)
 }
 
