@@ -132,7 +132,9 @@ func (m *Maps) forgetServers(old bpf.SocketDevice) error {
 
 // Query says of the datagram that was last received, with its source address, on
 // one of the agent's DNS sockets who sent it and to which server. Only one
-// thread may receive on a socket. The error is ErrNoRecord if no program took that
+// thread may receive on a socket, and it asks once for each datagram: while the
+// programs take no queries they leave no word of those that are still queued, which
+// must not be taken for others. The error is ErrNoRecord if no program took that
 // datagram: it came to the socket on its own, and is to be dropped.
 func (m *Maps) Query(fd int) (flow.Query, error) {
 	var raw bpf.SocketQuery
@@ -142,6 +144,9 @@ func (m *Maps) Query(fd int) (flow.Query, error) {
 	}
 	if err != nil {
 		return flow.Query{}, fmt.Errorf("read query record of socket: %w", err)
+	}
+	if err := absentIsFine(m.objects.BpfacqQuery.Delete(int32(fd))); err != nil {
+		return flow.Query{}, fmt.Errorf("delete query record of socket: %w", err)
 	}
 	return flow.Query{
 		Server:   addrPort(raw.Server, raw.ServerPort),

@@ -165,6 +165,9 @@ func answerQueries(t testing.TB, m *maps.Maps, fd int) {
 		q, err := m.Query(fd)
 		if err == nil {
 			text = queryText(q)
+			if again, err := m.Query(fd); !errors.Is(err, maps.ErrNoRecord) {
+				t.Errorf("the next datagram would be that of %s: %v", queryText(again), err)
+			}
 		} else if !errors.Is(err, maps.ErrNoRecord) {
 			t.Error(err)
 		}

@@ -145,7 +145,7 @@ func (a *Agent) run(ctx context.Context) (announced bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	a.queries = a.newQueries(ctx, self.DNSPort)
+	a.queries = a.newQueries(ctx, self)
 	if a.relay, err = relay.New(relay.Options{Dialer: a, Flows: a.flows, Log: a.log}); err != nil {
 		return false, errors.Join(fmt.Errorf("make relay: %w", err), a.closeListener())
 	}

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/bpfacq/bpfacq/userspace/config"
@@ -102,11 +103,13 @@ func (a *Agent) applyRaw(raw []byte, source string, cfg *config.Config) (control
 	}
 	l := &loaded{profile: parsed, edges: a.edgeProtections(parsed.Policy, &cfg.Edges)}
 	l.Source = source
+	before := a.pools()
 	if err := a.enforce(l, cfg); err != nil {
 		return control.Applied{}, err
 	}
 	a.lookForEdges()
-	if parsed.Policy.Settings.FlushCacheOnChange {
+	// An address of a former pool is somebody's on the network.
+	if parsed.Policy.Settings.FlushCacheOnChange || len(before) > 0 && !slices.Equal(before, a.pools()) {
 		a.flushCaches()
 	}
 	if err := a.keep(raw); err != nil {

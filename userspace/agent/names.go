@@ -225,8 +225,8 @@ func (e named) rows(g *naming, name string) []nameRow {
 		if !row.addr.IsValid() {
 			continue
 		}
-		if g.pool.Contains(row.original) {
-			row.original = netip.Addr{} // which would only lead back to here
+		if o := row.original; g.pool.Contains(o) || o.Is4In6() || o.IsValid() && o.Is4() != row.addr.Is4() {
+			row.original = netip.Addr{} // back to here, or what a socket of this family does not reach
 		}
 		row.cells = g.cells(name, row.original)
 		rows = append(rows, row)

@@ -215,7 +215,8 @@ func TestAssignedNameIsInTheKernelsTables(t *testing.T) {
 		{"192.0.2.7", "192.0.2.7 by [2]", 1},
 		{"", "192.0.2.7 by [2]", 1}, // upstream said nothing
 		{"192.0.2.8", "192.0.2.8 by [2]", 2},
-		{"6.6.0.9", "invalid IP by [2]", 3}, // leads back to here
+		{"6.6.0.9", "invalid IP by [2]", 3},          // leads back to here
+		{"::ffff:192.0.2.9", "invalid IP by [2]", 4}, // of another family
 	} {
 		b.mustAssign(t, "a.corp.example", step.original)
 		if got := b.tables.has("6.6.0.1"); got != step.want || b.tables.writes != step.writes {

@@ -108,3 +108,11 @@ func (n *names) open(r poolRange) (*synthetic.Pool, error) {
 	}
 	return synthetic.Open(synthetic.Options{Path: r.path, IPv4: r.ipv4, IPv6: r.ipv6, Reserved: r.reserved, Log: n.log})
 }
+
+// pools are the ranges of synthetic addresses that are in force.
+func (a *Agent) pools() []netip.Prefix {
+	if g := a.names.current.Load(); g != nil {
+		return g.policy.Pools
+	}
+	return nil
+}

@@ -27,10 +27,11 @@ const (
 // has a use for it to the end of the agent, for an application may keep a socket
 // that is connected to it for long.
 type queries struct {
-	listen  func(ctx context.Context, first uint16) (*dns.Server, error)
-	first   uint16 // port of the predecessor
-	devices device.Table
-	log     *slog.Logger
+	listen    func(ctx context.Context, first uint16) (*dns.Server, error)
+	first     uint16 // port of the predecessor
+	loopback6 bool   // the host has ::1, by which queries to IPv6 servers come
+	devices   device.Table
+	log       *slog.Logger
 
 	server  atomic.Pointer[dns.Server]
 	trouble atomic.Pointer[error] // why queries are not taken, although the policy wants them
@@ -40,8 +41,8 @@ type queries struct {
 }
 
 // newQueries returns the queries of an agent, none of which is taken yet.
-func (a *Agent) newQueries(ctx context.Context, first uint16) *queries {
-	q := &queries{listen: a.listenForQueries, first: first, devices: a.datapath.Maps, log: a.log}
+func (a *Agent) newQueries(ctx context.Context, self maps.Agent) *queries {
+	q := &queries{listen: a.listenForQueries, first: self.DNSPort, loopback6: self.Port6 != 0, devices: a.datapath.Maps, log: a.log}
 	// It outlives the agent's context: the last queries are answered at a stop.
 	q.ctx, q.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	return q
@@ -82,9 +83,12 @@ func (q *queries) followDevices() error {
 // ports are the first ones of the server by family; 0 is none.
 func (q *queries) ports() (v4, v6 uint16) {
 	if server := q.server.Load(); server != nil {
-		return server.Port()
+		v4, v6 = server.Port()
 	}
-	return 0, 0
+	if !q.loopback6 {
+		v6 = 0
+	}
+	return v4, v6
 }
 
 // flush has the server forget what an earlier policy or channel led to.

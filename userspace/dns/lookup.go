@@ -226,6 +226,9 @@ func (s *Server) firstAddress(records []wire.RR, ipv6 bool) netip.Addr {
 			if ipv6 {
 				addr, _ = netip.AddrFromSlice(rr.AAAA.To16())
 			}
+			if addr.Is4In6() {
+				addr = netip.Addr{} // an IPv4 host, which A is asked for
+			}
 		}
 		if !addr.IsValid() {
 			continue

@@ -26,6 +26,7 @@ func TestOriginalIsTheFirstAddressUpstream(t *testing.T) {
 		{"address", []string{"@ 5 IN A 192.0.2.7", "@ 5 IN A 192.0.2.8"}, wire.TypeA, 0, Original{Known: true, Addr: addr("192.0.2.7")}},
 		{"behind an alias", []string{"@ 5 IN CNAME b.example.", "@ 5 IN A 192.0.2.9"}, wire.TypeA, 0, Original{Known: true, Addr: addr("192.0.2.9")}},
 		{"IPv6", []string{"@ 5 IN AAAA 2001:db8::7"}, wire.TypeAAAA, 0, Original{Known: true, IPv6: true, Addr: addr("2001:db8::7")}},
+		{"IPv4 in disguise", []string{"@ 5 IN AAAA ::ffff:192.0.2.7"}, wire.TypeAAAA, 0, Original{Known: true, IPv6: true}},
 		{"no such name", nil, wire.TypeA, 0, Original{Known: true}},
 		{"no address", []string{"@ 5 IN TXT x"}, wire.TypeA, 0, Original{Known: true}},
 		{"of a pool", []string{"@ 5 IN A 6.6.3.4"}, wire.TypeA, 0, Original{Known: true}},
