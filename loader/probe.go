@@ -6,6 +6,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,6 +22,8 @@ type Features struct {
 // Probe asks the kernel, never its version. A question that ends in anything but
 // a clear no counts as yes: loading the programs then tells.
 func Probe() Features {
+	// Before 5.11 no question is answered under the usual limit of locked memory.
+	_ = rlimit.RemoveMemlock()
 	maybe := func(ask func() error) bool {
 		have, _ := answer(ask)
 		return have != AnswerNo
