@@ -47,7 +47,7 @@ func TestSampleProfileIsAcquired(t *testing.T) {
 
 func TestBothFamiliesAreCarried(t *testing.T) {
 	s := newSite(t)
-	answerAll(t, s.net, netip.MustParsePrefix("2001:db8:11::/64"))
+	testutil.AnswerAll(t, s.net, netip.MustParsePrefix("2001:db8:11::/64"))
 	s.setProfile(t, variant(t, `{"start":3232238336,"end":3232238591}`, `{"start":3232238336,"end":3232238591},"2001:db8:11::/64"`))
 	s.startEdge(t, 443, "192.168.11.0/24:22", "[2001:db8:11::/64]:22")
 	testutil.Respond(t, s.net, "[::]:22", greet)

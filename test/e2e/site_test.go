@@ -20,8 +20,6 @@ import (
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/bpfacq/bpfacq/loader"
 	"github.com/bpfacq/bpfacq/test/testutil"
@@ -90,7 +88,7 @@ func newSite(t testing.TB) *site {
 	testutil.Veth(t,
 		netns.End{Namespace: s.host, Name: "up0", Addrs: []netip.Prefix{netip.MustParsePrefix(hostAddr + "/24")}},
 		netns.End{Namespace: s.net, Name: "up0", Addrs: []netip.Prefix{netip.MustParsePrefix(edgeAddr + "/24")}})
-	answerAll(t, s.net, netip.MustParsePrefix(privateNetwork))
+	testutil.AnswerAll(t, s.net, netip.MustParsePrefix(privateNetwork))
 	testutil.Unchanged(t, s.host)
 
 	s.files = s.authority.WriteFiles(t, s.folder, sampleEdge, secondEdge, thirdEdge)
@@ -121,27 +119,6 @@ func newSite(t testing.TB) *site {
 		}
 	})
 	return s
-}
-
-// answerAll makes every address of the prefix one of the namespace's own.
-func answerAll(t testing.TB, ns *netns.Namespace, prefix netip.Prefix) {
-	t.Helper()
-	handle, err := ns.Handle()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer handle.Close()
-	lo, err := handle.LinkByName("lo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = handle.RouteAdd(&netlink.Route{
-		LinkIndex: lo.Attrs().Index, Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST,
-		Dst: &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // variant returns the sample profile without blanks and with changes, each an

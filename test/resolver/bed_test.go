@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -19,7 +18,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/pelletier/go-toml/v2"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/bpfacq/bpfacq/loader"
@@ -104,28 +102,7 @@ func (b *bed) connect(t testing.TB) {
 		}
 	}
 	for _, prefix := range []string{"203.0.113.0/24", "192.168.0.0/16", "2001:db8:2::/64"} {
-		answerAll(t, b.net, netip.MustParsePrefix(prefix))
-	}
-}
-
-// answerAll makes every address of the prefix one of the namespace's own.
-func answerAll(t testing.TB, ns *netns.Namespace, prefix netip.Prefix) {
-	t.Helper()
-	handle, err := ns.Handle()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer handle.Close()
-	lo, err := handle.LinkByName("lo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = handle.RouteAdd(&netlink.Route{
-		LinkIndex: lo.Attrs().Index, Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST,
-		Dst: &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())},
-	})
-	if err != nil {
-		t.Fatal(err)
+		testutil.AnswerAll(t, b.net, netip.MustParsePrefix(prefix))
 	}
 }
 
