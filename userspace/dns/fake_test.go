@@ -132,10 +132,10 @@ type fakeUpstream struct {
 	through func(netip.AddrPort) netip.AddrPort
 	dials   atomic.Int64
 
-	distrust bool
+	distrust atomic.Bool
 }
 
-func (u *fakeUpstream) Trusted(q flow.Query) bool { return !u.distrust }
+func (u *fakeUpstream) Trusted(q flow.Query) bool { return !u.distrust.Load() }
 
 func (u *fakeUpstream) Route(flow.Query, string) Route { return u.route }
 

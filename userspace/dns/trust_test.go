@@ -14,7 +14,7 @@ import (
 func TestServerOfAnybodyDoesNotSayWhereANameLeads(t *testing.T) {
 	r := newRig(t, newResolver(t, zone(acquiredName+". 5 IN A 192.0.2.66")).at, nil)
 	r.names.acquire(acquiredName, acquired())
-	r.upstream.distrust = true
+	r.upstream.distrust.Store(true)
 	for range 2 {
 		if m := r.query(new(wire.Msg).SetQuestion(acquiredName+".", wire.TypeA)); len(m.Answer) != 1 {
 			t.Errorf("got %v", m)
@@ -25,7 +25,7 @@ func TestServerOfAnybodyDoesNotSayWhereANameLeads(t *testing.T) {
 			t.Errorf("original is %+v, want none", original)
 		}
 	}
-	r.upstream.distrust = false // of another application
+	r.upstream.distrust.Store(false) // of another application
 	r.query(new(wire.Msg).SetQuestion(acquiredName+".", wire.TypeA))
 	want := Original{Known: true, Addr: netip.MustParseAddr("192.0.2.66")}
 	waitFor(t, func() bool { return slices.Contains(r.names.originals(acquiredName), want) },
