@@ -57,9 +57,11 @@ const program = "qemu-system-x86_64"
 
 // options suit every kernel and make it boot fast in an emulator: it neither
 // guards against a neighbour on its processor, nor tests its own cryptography,
-// nor hides where it is. The BPF LSM is on.
+// nor hides where it is. The BPF LSM is on. khugepaged is off: it has the lowest
+// priority of all, so that on a processor that is never idle it may be preempted
+// for minutes inside of RCU, and every grace period of the machine waits for it.
 const options = "panic=-1 quiet nokaslr mitigations=off tsc=reliable random.trust_cpu=on cryptomgr.notests " +
-	"init_on_alloc=0 no5lvl apparmor=0 lsm=landlock,lockdown,yama,integrity,bpf"
+	"init_on_alloc=0 transparent_hugepage=never no5lvl apparmor=0 lsm=landlock,lockdown,yama,integrity,bpf"
 
 // Run runs the machine to its end and returns the code that the guest gave. The
 // error wraps ErrInfra if the machine did not get as far as to give one.
