@@ -74,9 +74,10 @@ func (s *site) checkEdge(t *testing.T) {
 			t.Errorf("flow to %s is %s with status %d, want refused with %d", refused.to, f.State, f.Status, refused.status)
 		}
 	}
-	await(t, "the answer of the diagnostic host", func() bool { return s.status(t).Channels[0].Diagnostic != "" })
-	if ch := s.awaitChannel(t, "up"); ch.Edge != sampleEdge+":443" || ch.Diagnostic != "200 OK" {
-		t.Errorf("channel has edge %q, diagnostic %q", ch.Edge, ch.Diagnostic)
+	// A probe has seconds, which a busy machine may need for the handshakes of squid: there is another.
+	await(t, "the diagnostic host's 200 OK", func() bool { return s.status(t).Channels[0].Diagnostic == "200 OK" })
+	if ch := s.awaitChannel(t, "up"); ch.Edge != sampleEdge+":443" {
+		t.Errorf("channel has edge %q, want %q", ch.Edge, sampleEdge+":443")
 	}
 }
 
