@@ -168,7 +168,7 @@ func TestStoreKilledAtAnyStepLeavesOldPolicyOrNew(t *testing.T) {
 // stride leaves steps out where time is short.
 func stride() int {
 	if testing.Short() {
-		return 40
+		return 90
 	}
 	return 1
 }
