@@ -198,7 +198,7 @@ func TestBytesArriveAsTheyWereSent(t *testing.T) {
 	s.start(t)
 	size := 128 << 20
 	if testing.Short() {
-		size = 4 << 20
+		size = 1 << 20
 	}
 	got := testutil.Child(t, s.host, s.cgroup, "exchange", "bulk="+strconv.Itoa(size), "192.168.11.1:443")
 	if want := fmt.Sprintf("%d bytes came back", size); got != want {
@@ -231,7 +231,7 @@ func TestQuietFlowStaysOpen(t *testing.T) {
 func TestTenThousandFlowsAtOnceThroughAnEdge(t *testing.T) {
 	total := 10_000
 	if testing.Short() {
-		total = 300
+		total = 100
 	}
 	raiseFiles(t, uint64(total)+1000)
 	s := newSite(t)

@@ -48,7 +48,7 @@ func (s *site) checkEdge(t *testing.T) {
 	}
 	size := 8 << 20
 	if testing.Short() {
-		size = 2 << 20
+		size = 512 << 10
 	}
 	got := testutil.Child(t, s.host, s.cgroup, "exchange", fmt.Sprintf("bulk=%d", size), "192.168.11.1:443")
 	if want := fmt.Sprintf("%d bytes came back", size); got != want {

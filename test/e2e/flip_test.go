@@ -64,7 +64,7 @@ func TestNoConnectSeesAMixedPolicy(t *testing.T) {
 	even := compile(t, second)
 	flips := 1000
 	if testing.Short() {
-		flips = 20
+		flips = 8
 	}
 
 	b.store(t, odd)

@@ -81,7 +81,7 @@ func TestHundredThousandConnectsAllReachTheirDestination(t *testing.T) {
 	b.tune(t, "ipv4/ip_local_port_range", "40000 40200")
 	total := 100_000
 	if testing.Short() {
-		total = 1_000
+		total = 400
 	}
 	got := testutil.Child(t, b.ns, b.cgroup, "storm", strconv.Itoa(total))
 	if got != "wrong 0\n" {
@@ -160,7 +160,7 @@ func crowdScenario(args []string, stdout io.Writer) error {
 func TestTenThousandFlowsAtOnceKeepTheirDestinations(t *testing.T) {
 	total := 10_000
 	if testing.Short() {
-		total = 500
+		total = 200
 	}
 	raiseFiles(t, uint64(total)+1000)
 	b := newBed(t)
