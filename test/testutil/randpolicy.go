@@ -13,7 +13,8 @@ import (
 // RandomPolicy returns a valid policy whose rules overlap in every way that a
 // compiler could get wrong: ranges off prefix borders, nested, equal and side
 // by side, whole families, single ports and port lists, one protocol or both,
-// Bypass inside Tunnel and the reverse, equal orders, rules that match nothing.
+// Bypass inside Tunnel and the reverse, equal orders, rules that match nothing,
+// QUIC rejected where it has an effect and where it has none.
 // The never-acquired destinations are protected, and now and then an edge too.
 //
 // It is a function of r alone.
@@ -67,6 +68,9 @@ func RandomFlow(r *rand.Rand, p *policy.Policy) policy.Flow {
 		ports := pick(r, rule.Ports)
 		f.Port = pick(r, []uint16{ports.First, ports.Last}) + uint16(r.IntN(3)) - 1
 	}
+	if r.IntN(8) == 0 {
+		f.Protocol, f.Port = policy.UDP, 443 // QUIC
+	}
 	return f
 }
 
@@ -79,6 +83,8 @@ func randomRule(r *rand.Rand, id string, addrs [][]netip.Addr, ports []uint16) p
 		Hardening: pick(r, []policy.Hardening{policy.HardeningBypass, policy.HardeningBlock}),
 		Protocols: pick(r, []policy.Protocols{policy.AnyProtocol, policy.AnyProtocol, policy.TCP, policy.UDP}),
 		Ports:     []policy.PortRange{policy.AllPorts()},
+
+		RejectQUIC: r.IntN(2) == 0,
 	}
 	for range r.IntN(5) {
 		rule.Addrs = append(rule.Addrs, randomRange(r, pick(r, addrs)))

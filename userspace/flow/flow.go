@@ -64,11 +64,15 @@ type Outcome struct {
 	Cause string // for people; empty for StateClosed
 }
 
-// Flow is a flow as tables, JSON and the flow log show it. Byte counts are the
-// application's view: sent is what it wrote.
+// Flow is a flow as tables, JSON and the flow log show it. Counts are the
+// application's view: sent is what it wrote. Bytes are those of payloads.
 type Flow struct {
 	ID            uint64         `json:"id"`
+	Protocol      Protocol       `json:"protocol"`
 	OrigDst       netip.AddrPort `json:"orig_dst"`
+	Source        netip.AddrPort `json:"source,omitzero"` // of the packet path, see Record.Source
+	Forwarded     bool           `json:"forwarded,omitempty"`
+	Container     string         `json:"container,omitempty"` // where a forwarded flow comes from, if known
 	Name          string         `json:"name,omitempty"`
 	Rule          string         `json:"rule"`
 	Channel       string         `json:"channel"`
@@ -82,6 +86,11 @@ type Flow struct {
 	Status        int            `json:"status,omitempty"`
 	BytesSent     uint64         `json:"bytes_sent"`
 	BytesReceived uint64         `json:"bytes_received"`
-	Started       time.Time      `json:"started"`
-	Ended         time.Time      `json:"ended,omitzero"`
+
+	// Datagrams are counted for UDP only.
+	DatagramsSent     uint64 `json:"datagrams_sent,omitempty"`
+	DatagramsReceived uint64 `json:"datagrams_received,omitempty"`
+
+	Started time.Time `json:"started"`
+	Ended   time.Time `json:"ended,omitzero"`
 }

@@ -65,8 +65,19 @@ func TestFlowAsJSON(t *testing.T) {
 		{
 			"active",
 			Flow{ID: 1, OrigDst: testRecord.OrigDst, Rule: "r", Channel: "c", Edge: "e:1", State: StateActive, Started: started},
-			`{"id":1,"orig_dst":"192.0.2.7:443","rule":"r","channel":"c","edge":"e:1","generation":0,"pid":0,"uid":0,` +
+			`{"id":1,"protocol":"tcp","orig_dst":"192.0.2.7:443","rule":"r","channel":"c","edge":"e:1","generation":0,"pid":0,"uid":0,` +
 				`"state":"active","bytes_sent":0,"bytes_received":0,"started":"2030-01-02T03:04:05Z"}`,
+		},
+		{
+			"datagrams of a container",
+			Flow{
+				ID: 3, Protocol: UDP, OrigDst: testRecord.OrigDst, Source: netip.MustParseAddrPort("192.0.2.2:5000"),
+				Forwarded: true, Container: "docker web", State: StateActive, DatagramsSent: 2, DatagramsReceived: 1,
+				Started: started,
+			},
+			`{"id":3,"protocol":"udp","orig_dst":"192.0.2.7:443","source":"192.0.2.2:5000","forwarded":true,` +
+				`"container":"docker web","rule":"","channel":"","edge":"","generation":0,"pid":0,"uid":0,"state":"active",` +
+				`"bytes_sent":0,"bytes_received":0,"datagrams_sent":2,"datagrams_received":1,"started":"2030-01-02T03:04:05Z"}`,
 		},
 		{
 			"refused",
@@ -74,7 +85,7 @@ func TestFlowAsJSON(t *testing.T) {
 				ID: 2, OrigDst: netip.MustParseAddrPort("[2001:db8::1]:22"), Name: "n", Command: "ssh", State: StateRefused,
 				Cause: "why", Status: 403, BytesSent: 1 << 63, Started: started, Ended: started,
 			},
-			`{"id":2,"orig_dst":"[2001:db8::1]:22","name":"n","rule":"","channel":"","edge":"","generation":0,"pid":0,"uid":0,` +
+			`{"id":2,"protocol":"tcp","orig_dst":"[2001:db8::1]:22","name":"n","rule":"","channel":"","edge":"","generation":0,"pid":0,"uid":0,` +
 				`"command":"ssh","state":"refused","cause":"why","status":403,"bytes_sent":9223372036854775808,` +
 				`"bytes_received":0,"started":"2030-01-02T03:04:05Z","ended":"2030-01-02T03:04:05Z"}`,
 		},
@@ -92,6 +103,36 @@ func TestFlowAsJSON(t *testing.T) {
 				t.Errorf("read back %+v, %v; want %+v", back, err, test.flow)
 			}
 		})
+	}
+}
+
+func TestDatagramFlowShowsWhereItComesFrom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rec := Record{
+			OrigDst: testRecord.OrigDst, Protocol: UDP, Source: netip.MustParseAddrPort("192.0.2.2:5000"), Forwarded: true,
+		}
+		live := NewTable(0).Open(rec)
+		live.AddSentDatagrams(3, 30)
+		live.AddReceivedDatagrams(1, 9)
+		live.SetContainer("docker web")
+		wantFlow(t, live, Flow{
+			ID: 1, Protocol: UDP, OrigDst: rec.OrigDst, Source: rec.Source, Forwarded: true, Container: "docker web",
+			State: StateActive, BytesSent: 30, BytesReceived: 9, DatagramsSent: 3, DatagramsReceived: 1, Started: time.Now(),
+		})
+	})
+}
+
+func TestProtocolHasAName(t *testing.T) {
+	for protocol, want := range map[Protocol]string{TCP: "tcp", UDP: "udp", UDP + 1: "protocol(2)"} {
+		if got := fmt.Sprint(protocol); got != want {
+			t.Errorf("protocol %d is %q, want %q", protocol, got, want)
+		}
+	}
+	for _, text := range []string{"", "TCP", "any", "protocol(0)"} {
+		protocol := UDP
+		if err := protocol.UnmarshalText([]byte(text)); err == nil || protocol != UDP {
+			t.Errorf("%q is read as %v, %v; want an error", text, protocol, err)
+		}
 	}
 }
 

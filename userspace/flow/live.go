@@ -8,14 +8,19 @@ import (
 // Live is one flow from its acceptance to its end. All methods may be called
 // concurrently, and none waits for a lock but Close.
 type Live struct {
-	table    *Table
-	id       uint64
-	record   Record
-	started  time.Time
-	sent     atomic.Uint64
-	received atomic.Uint64
-	route    atomic.Pointer[Route]
-	end      atomic.Pointer[ending]
+	table          *Table
+	id             uint64
+	record         Record
+	started        time.Time
+	sent, received tally
+	container      atomic.Pointer[string]
+	route          atomic.Pointer[Route]
+	end            atomic.Pointer[ending]
+}
+
+// tally counts what one side of a flow was sent.
+type tally struct {
+	bytes, datagrams atomic.Uint64
 }
 
 type ending struct {
@@ -32,11 +37,27 @@ func (l *Live) Record() Record { return l.record }
 // SetRoute notes which way the flow went.
 func (l *Live) SetRoute(r Route) { l.route.Store(&r) }
 
+// SetContainer notes where a forwarded flow comes from.
+func (l *Live) SetContainer(name string) { l.container.Store(&name) }
+
 // AddSent counts n bytes that the application sent.
-func (l *Live) AddSent(n int) { l.sent.Add(uint64(n)) }
+func (l *Live) AddSent(n int) { l.sent.bytes.Add(uint64(n)) }
 
 // AddReceived counts n bytes that the application was given.
-func (l *Live) AddReceived(n int) { l.received.Add(uint64(n)) }
+func (l *Live) AddReceived(n int) { l.received.bytes.Add(uint64(n)) }
+
+// AddSentDatagrams counts n datagrams that the application sent, with so many
+// bytes of payload altogether.
+func (l *Live) AddSentDatagrams(n, bytes int) { l.sent.add(n, bytes) }
+
+// AddReceivedDatagrams counts n datagrams that the application was given, with
+// so many bytes of payload altogether.
+func (l *Live) AddReceivedDatagrams(n, bytes int) { l.received.add(n, bytes) }
+
+func (t *tally) add(datagrams, bytes int) {
+	t.datagrams.Add(uint64(datagrams))
+	t.bytes.Add(uint64(bytes))
+}
 
 // Close ends the flow and moves it to the table's ended ones. Only the first
 // call counts. Bytes that are added later are missing from the totals.
@@ -50,15 +71,23 @@ func (l *Live) Close(o Outcome) {
 // Flow returns the flow as it is now.
 func (l *Live) Flow() Flow {
 	f := Flow{
-		ID:            l.id,
-		OrigDst:       l.record.OrigDst,
-		Generation:    l.record.Generation,
-		PID:           l.record.PID,
-		UID:           l.record.UID,
-		State:         StateActive,
-		BytesSent:     l.sent.Load(),
-		BytesReceived: l.received.Load(),
-		Started:       l.started,
+		ID:                l.id,
+		Protocol:          l.record.Protocol,
+		OrigDst:           l.record.OrigDst,
+		Source:            l.record.Source,
+		Forwarded:         l.record.Forwarded,
+		Generation:        l.record.Generation,
+		PID:               l.record.PID,
+		UID:               l.record.UID,
+		State:             StateActive,
+		BytesSent:         l.sent.bytes.Load(),
+		BytesReceived:     l.received.bytes.Load(),
+		DatagramsSent:     l.sent.datagrams.Load(),
+		DatagramsReceived: l.received.datagrams.Load(),
+		Started:           l.started,
+	}
+	if name := l.container.Load(); name != nil {
+		f.Container = *name
 	}
 	if r := l.route.Load(); r != nil {
 		f.Name, f.Rule, f.Channel, f.Edge, f.Status = r.Name, r.Rule, r.Channel, r.Edge, r.Status

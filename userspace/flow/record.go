@@ -16,7 +16,8 @@ const (
 	KindQuery      // a connection to port 53, taken whatever the rules say
 )
 
-// Record is what the kernel knew of a flow when its application connected.
+// Record is what the kernel knew of a flow when its application connected, or
+// of the packet path, when its first packet left.
 type Record struct {
 	OrigDst      netip.AddrPort // the original destination; IPv4 is never IPv4-mapped
 	Rule         uint32         // index of the rule in the policy of Generation; of no meaning for KindQuery
@@ -27,6 +28,21 @@ type Record struct {
 	NetnsCookie  uint64         // of the application's network namespace
 	Since        time.Duration  // CLOCK_MONOTONIC at connect
 	Kind         Kind
+	Protocol     Protocol
+
+	// Source is where a flow of the packet path comes from, as the relay sees
+	// it: of a forwarded one after the host's source NAT. It is the zero value
+	// for a flow of the socket path. IPv4 is never IPv4-mapped.
+	Source netip.AddrPort
+
+	// Direct is where the agent sends a flow of the packet path itself: the original
+	// address of a name that goes direct. It is the zero value for a flow that an
+	// edge carries.
+	Direct netip.AddrPort
+
+	// Forwarded says that no socket of the host sent the flow: it comes from
+	// another network namespace or machine, and PID, UID and SocketCookie are 0.
+	Forwarded bool
 }
 
 // SystemUsers is the end of the ids of users that are services and no people:

@@ -22,6 +22,7 @@ const shards = 16
 // be called concurrently.
 type Table struct {
 	lastID atomic.Uint64
+	opened func(*Live)
 	shards [shards]shard
 
 	// ended is a ring. Its slots are pointers to flows that no longer
@@ -36,7 +37,7 @@ type Table struct {
 type shard struct {
 	mu    sync.Mutex
 	live  map[uint64]*Live
-	ended Totals
+	ended [UDP + 1]Totals // by protocol
 	_     cpu.CacheLinePad
 }
 
@@ -53,6 +54,10 @@ func NewTable(ended int) *Table {
 	return t
 }
 
+// OnOpen has f called with each flow that is opened. It is called once, before the
+// first. f may be called concurrently, and must not block.
+func (t *Table) OnOpen(f func(*Live)) { t.opened = f }
+
 // Open adds a flow. Its owner must call Close on it.
 func (t *Table) Open(rec Record) *Live {
 	l := &Live{table: t, id: t.lastID.Add(1), record: rec, started: time.Now()}
@@ -60,6 +65,9 @@ func (t *Table) Open(rec Record) *Live {
 	s.mu.Lock()
 	s.live[l.id] = l
 	s.mu.Unlock()
+	if t.opened != nil {
+		t.opened(l)
+	}
 	return l
 }
 
@@ -73,7 +81,7 @@ func (t *Table) retire(l *Live) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.live, l.id)
-	s.ended.add(l)
+	s.ended[l.record.Protocol].add(l)
 }
 
 func (t *Table) shard(l *Live) *shard { return &t.shards[l.id%shards] }
@@ -111,31 +119,56 @@ func (s *shard) appendLive(seen []*Live) []*Live {
 type Totals struct {
 	Active, Closed, Reset, Refused, Failed uint64
 	BytesSent, BytesReceived               uint64
+	DatagramsSent, DatagramsReceived       uint64 // of UDP
 }
 
 // Totals adds up the whole table. Every field but Active never decreases.
 func (t *Table) Totals() Totals {
+	sum := t.TotalsOf(TCP)
+	sum.join(t.TotalsOf(UDP))
+	return sum
+}
+
+// TotalsOf adds up the flows of a protocol, as Totals does.
+func (t *Table) TotalsOf(p Protocol) Totals {
 	var sum Totals
 	for i := range t.shards {
-		t.shards[i].addTo(&sum)
+		t.shards[i].addTo(&sum, p)
 	}
 	return sum
 }
 
-func (s *shard) addTo(sum *Totals) {
+func (s *shard) addTo(sum *Totals, p Protocol) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sum.Closed += s.ended.Closed
-	sum.Reset += s.ended.Reset
-	sum.Refused += s.ended.Refused
-	sum.Failed += s.ended.Failed
-	sum.BytesSent += s.ended.BytesSent
-	sum.BytesReceived += s.ended.BytesReceived
-	sum.Active += uint64(len(s.live))
+	sum.join(s.ended[p])
 	for _, l := range s.live {
-		sum.BytesSent += l.sent.Load()
-		sum.BytesReceived += l.received.Load()
+		if l.record.Protocol == p {
+			sum.Active++
+			sum.count(l)
+		}
 	}
+}
+
+// join adds the figures of other.
+func (sum *Totals) join(other Totals) {
+	sum.Active += other.Active
+	sum.Closed += other.Closed
+	sum.Reset += other.Reset
+	sum.Refused += other.Refused
+	sum.Failed += other.Failed
+	sum.BytesSent += other.BytesSent
+	sum.BytesReceived += other.BytesReceived
+	sum.DatagramsSent += other.DatagramsSent
+	sum.DatagramsReceived += other.DatagramsReceived
+}
+
+// count adds what a flow has carried.
+func (sum *Totals) count(l *Live) {
+	sum.BytesSent += l.sent.bytes.Load()
+	sum.BytesReceived += l.received.bytes.Load()
+	sum.DatagramsSent += l.sent.datagrams.Load()
+	sum.DatagramsReceived += l.received.datagrams.Load()
 }
 
 // add counts a flow that ended.
@@ -150,6 +183,5 @@ func (sum *Totals) add(l *Live) {
 	default: // an ending without a state is a failure: it must show up somewhere
 		sum.Failed++
 	}
-	sum.BytesSent += l.sent.Load()
-	sum.BytesReceived += l.received.Load()
+	sum.count(l)
 }

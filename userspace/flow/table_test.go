@@ -144,3 +144,38 @@ func BenchmarkSnapshotOf10kLive(b *testing.B) {
 		}
 	}
 }
+
+func TestTotalsAreKeptByProtocol(t *testing.T) {
+	table := NewTable(1)
+	ended, live := testRecord, testRecord
+	ended.Protocol, live.Protocol = UDP, UDP
+	udp := table.Open(ended)
+	udp.AddSentDatagrams(2, 20)
+	udp.AddReceivedDatagrams(3, 300)
+	udp.Close(Outcome{State: StateClosed})
+	table.Open(live).AddSentDatagrams(4, 5)
+	table.Open(testRecord).AddSent(7)
+
+	want := Totals{Active: 1, Closed: 1, BytesSent: 25, BytesReceived: 300, DatagramsSent: 6, DatagramsReceived: 3}
+	if got := table.TotalsOf(UDP); got != want {
+		t.Errorf("totals of UDP are %+v, want %+v", got, want)
+	}
+	if got, want := table.TotalsOf(TCP), (Totals{Active: 1, BytesSent: 7}); got != want {
+		t.Errorf("totals of TCP are %+v, want %+v", got, want)
+	}
+	want.Active, want.BytesSent = 2, 32
+	if got := table.Totals(); got != want {
+		t.Errorf("totals are %+v, want %+v", got, want)
+	}
+}
+
+func TestOpenedFlowsAreTold(t *testing.T) {
+	var told []*Live
+	table := NewTable(0)
+	table.OnOpen(func(l *Live) { told = append(told, l) })
+	first, second := table.Open(testRecord), table.Open(testRecord)
+	first.Close(Outcome{State: StateClosed})
+	if len(told) != 2 || told[0] != first || told[1] != second {
+		t.Errorf("told of %v, want of both flows once", told)
+	}
+}

@@ -19,19 +19,20 @@ const (
 	EntryRule EntryKind = iota + 1
 	EntryProtection
 	EntryPool
+	EntryRejection
 )
 
 // Entry is what a cell of the verdict table refers to. The position in
 // [Compiled.Entries] of a rule is its position in [Policy.Rules]; protections
-// follow after the last rule, then pools.
+// follow after the last rule, then pools, then rejections of QUIC.
 type Entry struct {
 	Kind       EntryKind
-	Rule       int       // index in Policy.Rules, or -1
+	Rule       int       // index in Policy.Rules, also of a rejection, or -1
 	Protection int       // index in Policy.Protected, or -1
 	Pool       int       // index in Policy.Pools, or -1
-	Action     Action    // of the rule; zero for others
-	Hardening  Hardening // of the rule; zero for others
-	Channel    string    // Channel.ID of the rule; empty for others
+	Action     Action    // of the rule; ActionReject of a rejection; zero for others
+	Hardening  Hardening // of the rule, also of a rejection's; zero for others
+	Channel    string    // Channel.ID of the rule, also of a rejection's; empty for others
 }
 
 // Decision returns the decision for a flow that the entry wins.
@@ -40,6 +41,8 @@ func (e Entry) Decision() Decision {
 	switch {
 	case e.Kind == EntryPool:
 		d.Verdict, d.Reason = VerdictBlock, ReasonNoName
+	case e.Kind == EntryRejection:
+		d.Verdict, d.Reason = VerdictBlock, ReasonQUIC
 	case e.Kind == EntryProtection:
 		d.Reason = ReasonNeverAcquired
 	case e.Action == ActionTunnel:
@@ -59,16 +62,18 @@ type Compiled struct {
 	Ports      *PortClasses // class by protocol and port
 	Width      uint32       // number of classes, at least 1
 	Verdicts   []uint32     // cells: index in Entries + 1, or 0 for no match; the first row is all zero
-	Entries    []Entry      // rules, then protections, then pools
+	Entries    []Entry      // rules, then protections, then pools, then rejections
 
-	policy             *Policy
-	all                classSet   // every class
-	rules, protections []classSet // by index
+	policy     *Policy
+	all        classSet    // every class
+	sets       []classSet  // by entry
+	rejections map[int]int // by rule, its rejection's index in Entries
 }
 
 // claim is what one entry asks for. Claims are listed strongest first.
 type claim struct {
 	value     uint32 // what its cells hold
+	beside    uint32 // if not 0: it is void where TCP 443 has a cell other than this
 	addrs     []AddrRange
 	ports     []PortRange
 	protocols Protocols
@@ -113,8 +118,18 @@ func Compile(p *Policy, budget Budget) (*Compiled, error) {
 		Entries:  p.entries(),
 		policy:   p,
 		all:      classes.all(),
+		sets:     make([]classSet, len(claims)),
+
+		rejections: make(map[int]int),
 	}
-	c.protections, c.rules = classes.sets[len(p.Pools):len(claims)-len(p.Rules)], classes.sets[len(claims)-len(p.Rules):]
+	for i, claim := range claims {
+		c.sets[claim.value-1] = classes.sets[i]
+	}
+	for i, e := range c.Entries {
+		if e.Kind == EntryRejection {
+			c.rejections[e.Rule] = i
+		}
+	}
 	if n := c.Bytes(); n > budget.Bytes {
 		return nil, &BudgetError{"bytes", n, budget.Bytes, "use fewer destinations"}
 	}
@@ -184,8 +199,26 @@ func (p *Policy) claims() []claim {
 			protocols: AnyProtocol,
 		})
 	}
-	for i, rule := range p.Rules {
-		claims = append(claims, claim{uint32(i) + 1, rule.Addrs, rule.Ports, rule.Protocols & AnyProtocol})
+	rejections := uint32(len(p.Rules) + len(p.Protected) + len(p.Pools))
+	for i := range p.Rules {
+		rule := &p.Rules[i]
+		own := claim{
+			value:     uint32(i) + 1,
+			addrs:     rule.Addrs,
+			ports:     rule.Ports,
+			protocols: rule.Protocols & AnyProtocol,
+		}
+		claims = append(claims, own)
+		if rule.rejectsQUIC() {
+			rejections++
+			claims = append(claims, claim{
+				value:     rejections,
+				beside:    own.value,
+				addrs:     rule.Addrs,
+				ports:     []PortRange{{quicPort, quicPort}},
+				protocols: UDP,
+			})
+		}
 	}
 	return claims
 }
@@ -206,6 +239,11 @@ func (p *Policy) entries() []Entry {
 	}
 	for i := range p.Pools {
 		entries = append(entries, Entry{Kind: EntryPool, Rule: -1, Protection: -1, Pool: i})
+	}
+	for i, rule := range p.Rules {
+		if rule.rejectsQUIC() {
+			entries = append(entries, Entry{EntryRejection, i, -1, -1, ActionReject, rule.Hardening, rule.Channel})
+		}
 	}
 	return entries
 }

@@ -79,6 +79,8 @@ func (p *Policy) noteOn(f Flow, d NameDecision) string {
 	switch {
 	case d.Verdict == VerdictAcquire && d.ByName:
 		return "acquired by its name, which the edge resolves"
+	case d.Reason == ReasonQUIC:
+		return "refused at once, so that a browser falls back to TCP, which is acquired"
 	case d.Reason == ReasonNoOriginal && d.Rule >= 0:
 		return "goes to the original address, and is refused while none is known"
 	case d.Reason == ReasonNoOriginal:

@@ -8,7 +8,7 @@ import (
 // NameDecision is what happens to a flow of an application that connects to a
 // name. Its Decision is that of the whole flow:
 //
-//   - acquire by a rule of the name;
+//   - acquire by a rule of the name, or block QUIC by one with ReasonQUIC;
 //   - pass by a rule of the name: direct to the original address;
 //   - block with ReasonNoOriginal: what decides needs an original address, and
 //     there is none;
@@ -53,10 +53,10 @@ func (p *Policy) MatchName(f Flow) NameDecision {
 
 // matchAcquired decides a flow to the synthetic address of a name.
 func (p *Policy) matchAcquired(f Flow) NameDecision {
-	rule := p.ruleOfName(f)
-	byName := NameDecision{Acquired: true, ByName: rule >= 0, Decision: byRule(p, rule)}
+	d := p.byRules(f, p.ruleOfName)
+	byName := NameDecision{Acquired: true, ByName: d.Rule >= 0, Decision: d}
 	switch {
-	case byName.Verdict == VerdictAcquire, rule >= 0 && f.Addr.IsValid():
+	case d.Verdict != VerdictPass, d.Rule >= 0 && f.Addr.IsValid():
 		return byName
 	case !f.Addr.IsValid():
 		byName.Verdict, byName.Reason = VerdictBlock, ReasonNoOriginal

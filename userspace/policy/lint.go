@@ -27,6 +27,10 @@ const (
 	// FindingHardening is a Bypass rule that asks for Block.
 	FindingHardening FindingKind = "meaningless-hardening"
 
+	// FindingQUIC is a rule that asks for QUIC to be rejected where that
+	// cannot be.
+	FindingQUIC FindingKind = "meaningless-quic"
+
 	// FindingEqualOrder is two rules that only their sequence orders.
 	FindingEqualOrder FindingKind = "equal-order"
 
@@ -88,6 +92,7 @@ func Lint(p *Policy) []Finding {
 		found,
 		lintSpecificity(p, dead),
 		lintHardening(p),
+		lintQUIC(p),
 		lintEqualOrders(p),
 		lintChannelOrder(p),
 		lintPool(p),

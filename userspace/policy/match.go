@@ -11,7 +11,8 @@ type Verdict uint8
 
 // The verdicts. No rule blocks by itself: a rule's hardening turns acquire into
 // block only while the rule's channel cannot carry flows. [Policy.Match] blocks
-// what goes to a synthetic address that leads nowhere.
+// what goes to a synthetic address that leads nowhere, and QUIC where a rule
+// rejects it.
 const (
 	VerdictPass    Verdict = iota + 1 // leave the flow alone
 	VerdictAcquire                    // take the flow and carry it
@@ -42,6 +43,7 @@ const (
 	ReasonNeverAcquired Reason = "never-acquired" // the destination, or its name, is protected
 	ReasonNoPool        Reason = "no-pool"        // a Tunnel rule matched a name, and there is no pool to acquire names with
 	ReasonNoOriginal    Reason = "no-original"    // the original address decides or is gone to, and there is none
+	ReasonQUIC          Reason = "quic-fallback"  // UDP 443 where a rule carries TCP 443 and rejects QUIC
 	ReasonNoName        Reason = "no-name"        // the address lies in a pool and stands for no name
 )
 
@@ -99,7 +101,9 @@ func (p *Policy) matchAddr(f Flow) Decision {
 	if i := p.protection(f); i >= 0 {
 		return Decision{Verdict: VerdictPass, Reason: ReasonNeverAcquired, Rule: -1, Protection: i}
 	}
-	return byRule(p, slices.IndexFunc(p.Rules, func(r Rule) bool { return r.coversPort(f) && r.coversAddr(f.Addr) }))
+	return p.byRules(f, func(f Flow) int {
+		return slices.IndexFunc(p.Rules, func(r Rule) bool { return r.coversPort(f) && r.coversAddr(f.Addr) })
+	})
 }
 
 // protection returns the first protection that covers the canonical flow f, by

@@ -18,22 +18,22 @@ func (c *Compiled) NameRow(rules []int, original netip.Addr) []uint32 {
 	original = original.Unmap().WithZone("")
 	if !p.AlsoMatchOriginal || !original.IsValid() || p.inPool(original) {
 		for _, i := range rules {
-			r.take(uint32(i)+1, c.rules[i], c.all)
+			r.takeRule(c, i, c.all)
 		}
 		return r.cells
 	}
 	open := slices.Clone(c.all) // where the address is not protected
 	for i := range p.Protected {
 		if p.Protected[i].Prefix.Contains(original) {
-			open.remove(c.protections[i])
+			open.remove(c.sets[len(p.Rules)+i])
 		}
 	}
 	for i := range p.Rules {
 		switch _, named := slices.BinarySearch(rules, i); {
 		case named:
-			r.take(uint32(i)+1, c.rules[i], c.all)
+			r.takeRule(c, i, c.all)
 		case p.Rules[i].coversAddr(original):
-			r.take(uint32(i)+1, c.rules[i], open)
+			r.takeRule(c, i, open)
 		}
 	}
 	return r.cells
@@ -43,6 +43,16 @@ func (c *Compiled) NameRow(rules []int, original netip.Addr) []uint32 {
 type nameRow struct {
 	cells []uint32
 	left  classSet // classes that are not decided yet
+}
+
+// takeRule gives rule i of c what it covers within a set, and to its rejection
+// QUIC where the rule got TCP.
+func (r *nameRow) takeRule(c *Compiled, i int, within classSet) {
+	r.take(uint32(i)+1, c.sets[i], within)
+	tcp := r.cells[c.Ports.Of(TCP, quicPort)]
+	if rejection, ok := c.rejections[i]; ok && tcp == uint32(i)+1 {
+		r.take(uint32(rejection)+1, c.sets[rejection], within)
+	}
 }
 
 // take gives value to the classes of set that lie within another and that

@@ -70,6 +70,10 @@ func TestRowsOfNamesAgreeWithMatchName(t *testing.T) {
 			t.Errorf("%+v was decided %d times, too few to mean anything", d, seen[d])
 		}
 	}
+	quic := policy.NameDecision{Acquired: true, ByName: true, Decision: policy.Decision{Verdict: policy.VerdictBlock, Reason: policy.ReasonQUIC}}
+	if seen[quic] < policies/60 {
+		t.Errorf("QUIC to a name was rejected %d times, too few to mean anything", seen[quic])
+	}
 }
 
 func FuzzRowsOfNamesAgreeWithMatchName(f *testing.F) {

@@ -19,6 +19,10 @@ type Action uint8
 const (
 	ActionBypass Action = iota + 1 // leave the flow alone and stop evaluating
 	ActionTunnel                   // acquire the flow and carry it to an edge
+
+	// ActionReject refuses the flow at once. No rule has it: it is what a rule
+	// with RejectQUIC makes of QUIC.
+	ActionReject
 )
 
 // String returns the action's name in lower case, as every table and JSON
@@ -29,6 +33,8 @@ func (a Action) String() string {
 		return "bypass"
 	case ActionTunnel:
 		return "tunnel"
+	case ActionReject:
+		return "reject"
 	}
 	return fmt.Sprintf("action(%d)", uint8(a))
 }
@@ -134,6 +140,12 @@ type Rule struct {
 	Names     []NamePattern
 	Ports     []PortRange // never empty
 	Protocols Protocols
+
+	// RejectQUIC says that UDP 443 of what the rule carries on TCP 443 is
+	// refused, so that a browser which tries QUIC (RFC 9114) falls back at once
+	// and does not bypass the rule. It has no effect where a rule covers UDP 443
+	// that comes no later than this one.
+	RejectQUIC bool
 
 	// AcquireIfUnresolved says that a name of this rule is acquired also
 	// when no resolver knows it.

@@ -9,7 +9,7 @@ import (
 // cells are one row. Row zero matches nothing.
 type verdictTable struct {
 	*classification
-	values []uint32          // by claim, what its cells hold
+	claims []claim
 	most   int               // cells that the budget allows
 	cells  []uint32          // all rows, width cells each
 	rows   map[uint64]uint32 // by a hash of their content
@@ -22,13 +22,11 @@ type verdictTable struct {
 func newVerdictTable(c *classification, claims []claim, most int) (*verdictTable, error) {
 	t := &verdictTable{
 		classification: c,
+		claims:         claims,
 		most:           most,
 		rows:           make(map[uint64]uint32),
 		left:           make(classSet, (c.width+bitsPerWord-1)/bitsPerWord),
 		row:            make([]uint32, c.width),
-	}
-	for _, claim := range claims {
-		t.values = append(t.values, claim.value)
 	}
 	_, err := t.intern()
 	return t, err
@@ -56,13 +54,18 @@ func (t *verdictTable) decide(tree *coverTree, cover coverID) {
 		t.left[i] = ^uint64(0)
 	}
 	undecided := t.width
+	tcp := t.ports.Of(TCP, quicPort)
 	tree.claims(cover, func(claim uint32) bool {
+		c := &t.claims[claim]
+		if c.beside != 0 && c.beside != t.row[tcp] {
+			return true
+		}
 		for i, word := range t.sets[claim] {
 			won := word & t.left[i]
 			t.left[i] &^= word
 			undecided -= bits.OnesCount64(won)
 			for ; won != 0; won &= won - 1 {
-				t.row[i*bitsPerWord+bits.TrailingZeros64(won)] = t.values[claim]
+				t.row[i*bitsPerWord+bits.TrailingZeros64(won)] = c.value
 			}
 		}
 		return undecided > 0

@@ -14,6 +14,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(valid))
 	f.Add([]byte("\xef\xbb\xbf" + strings.Replace(valid, `"start": 80`, `"start": "80"`, 1)))
 	f.Add([]byte(strings.Replace(valid, `"2001:db8::/32"`, `"::ffff:0:0/95", "1.2.3.4/33", {"start": "::", "end": 1}`, 1)))
+	f.Add([]byte(strings.Replace(valid, `"acquireIfUnresolved": false`, `"quic": "reject"`, 1)))
 	f.Add([]byte(strings.Replace(valid, `www\\.`, `(?i)[^]a-[b]]{2,}\\`, 1)))
 	f.Add([]byte(`{"policy": {"": {"\u0000": [[[{"a":1,"a":2}]]]}, "channels": null, "rules": null}}`))
 	f.Add([]byte(`{"policy": {"channels": [], "rules": [{"order": 1e5}]}, "apsContextData": "\ud800"}`))

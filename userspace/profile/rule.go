@@ -29,7 +29,7 @@ func rules(list *node, channels []policy.Channel) []policy.Rule {
 	seen := make(map[string]bool)
 	for item := range list.items() {
 		o, ok := item.object("id", "channelId", "order", "action", "hardening", "matchingCriteria",
-			"appAuthorizationTokenContext", "acquireIfUnresolved")
+			"appAuthorizationTokenContext", "acquireIfUnresolved", "quic")
 		if !ok {
 			continue
 		}
@@ -58,6 +58,7 @@ func rule(o object, known map[string]bool) policy.Rule {
 		ID:                  o.required("id").id(),
 		Order:               o.required("order").number(-math.MaxFloat64),
 		Action:              action(o.required("action")),
+		RejectQUIC:          rejectsQUIC(o.optional("quic")),
 		AcquireIfUnresolved: o.optional("acquireIfUnresolved").booleanOrText(true),
 		Token:               tokenContext(o.optional("appAuthorizationTokenContext")),
 	}
@@ -79,6 +80,12 @@ func action(n *node) policy.Action {
 		"tunnel": policy.ActionTunnel,
 		"bypass": policy.ActionBypass,
 	})
+}
+
+// rejectsQUIC reads what becomes of QUIC to where a rule carries TCP 443: nothing
+// of its own, unless the rule rejects it. The field is bpfacq's own.
+func rejectsQUIC(n *node) bool {
+	return n != nil && word(n, `"Reject" or null`, map[string]bool{"reject": true})
 }
 
 // ruleHardening reads what a Tunnel rule wants while its channel is down. It
