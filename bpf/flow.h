@@ -21,14 +21,20 @@ enum kind {
 	KIND_DIRECT, /* to the original address of a name: not for the listener */
 };
 
+/* What becomes of a packet to an original address that a socket hook chose. */
+enum course {
+	COURSE_RULES, /* as of any packet: the rules of addresses decide */
+	COURSE_PASS,  /* a rule of the name has decided: it goes direct */
+};
+
 /* What is known of a TCP socket that was sent elsewhere, from its connect(): 88 bytes. */
 struct record {
 	__u8 orig_addr[16]; /* original destination, IPv4 is IPv4-mapped */
 	__u8 told_addr[16]; /* what the application named: a synthetic address may stand for it */
 	__be16 orig_port;
-	__u8 kind; /* enum kind */
-	__u8 _pad;
-	__u32 rule; /* index in the policy of that generation */
+	__u8 kind;   /* enum kind */
+	__u8 course; /* enum course, of KIND_DIRECT */
+	__u32 rule;  /* index in the policy of that generation */
 	__u32 generation;
 	__u32 pid; /* thread group of the task that called connect() */
 	__u32 uid;
@@ -58,6 +64,10 @@ struct agent {
 	__u16 dns4;	    /* first of DNS_PORTS for IPv4 servers, host byte order, 0 is none */
 	__u16 dns6;	    /* the same for IPv6 servers */
 	struct pools pools;
+	__u64 learn_from; /* CLOCK_MONOTONIC, nanoseconds: until then no datagram opens a flow from the network */
+	__u8 packets;	  /* 1: the packet path is in use */
+	__u8 containers;  /* 1: forwarded packets are acquired too */
+	__u8 _pad[6];
 };
 
 /*
@@ -127,6 +137,11 @@ static __always_inline const struct agent *agent_state(void)
 	return bpf_map_lookup_elem(&bpfacq_agent, &zero);
 }
 
+static __always_inline bool is_lease_fresh(const struct agent *agent)
+{
+	return bpf_ktime_get_ns() <= *(volatile __u64 *)&agent->lease_until;
+}
+
 /*
  * One of the agent's ports, or 0 where no agent is alive or listens there. The
  * lease is read before the port. An agent that announces itself ends the lease of
@@ -135,7 +150,7 @@ static __always_inline const struct agent *agent_state(void)
  */
 static __always_inline __u16 served_port(const struct agent *agent, const __u16 *port)
 {
-	return bpf_ktime_get_ns() <= *(volatile __u64 *)&agent->lease_until ? *(volatile __u16 *)port : 0;
+	return is_lease_fresh(agent) ? *(volatile __u16 *)port : 0;
 }
 
 static __always_inline bool is_in_pool(const struct agent *agent, const __u8 addr[16])

@@ -24,9 +24,9 @@ struct peer {
 	__u32 ifindex; /* of the device that the socket was bound to, 0 is none */
 	__u32 pid;     /* thread group of the task that sent last */
 	__u32 uid;
-	__u32 mark; /* SO_MARK of the socket */
-	__u32 _pad;
-	__u64 until; /* CLOCK_MONOTONIC, nanoseconds: kept so long; 0 was never used */
+	__u32 mark;   /* SO_MARK of the socket */
+	__u32 course; /* enum course, where the seen address is an original one */
+	__u64 until;  /* CLOCK_MONOTONIC, nanoseconds: kept so long; 0 was never used */
 };
 
 /* Threads share sockets, and hooks of one socket run at the same time. */

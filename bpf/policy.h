@@ -21,6 +21,7 @@ enum action {
 	ACTION_TUNNEL,	  /* acquire */
 	ACTION_PROTECT,	  /* never acquired, whatever the rules say */
 	ACTION_SYNTHETIC, /* the address stands for a name, whose row decides */
+	ACTION_REJECT,	  /* refuse packets at once, so that the application tries another way */
 };
 
 enum hardening {
@@ -63,11 +64,19 @@ enum channel_state {
 	CHANNEL_DOWN,
 };
 
+/* Whether the edges of a channel carry datagrams, as far as they were asked. */
+enum datagrams {
+	DATAGRAMS_UNKNOWN,
+	DATAGRAMS_CARRIED,
+	DATAGRAMS_REFUSED,
+};
+
 struct channel {
 	char id[TEXT_LEN];
 	char name[TEXT_LEN];
-	__u8 state; /* enum channel_state */
-	__u8 _pad[7];
+	__u8 state;	/* enum channel_state, for people */
+	__u8 datagrams; /* enum datagrams */
+	__u8 _pad[6];
 };
 
 struct name_key {
@@ -115,7 +124,7 @@ SLOTTED_TRIE(bpfacq_prefix6, struct prefix6);	  /* the same for IPv6 */
 SLOTTED_ARRAY(bpfacq_ports, struct port_classes); /* one element: the classes of all ports */
 SLOTTED_ARRAY(bpfacq_verdict, __u32);		  /* row plus class to entry plus one; 0 is none */
 SLOTTED_ARRAY(bpfacq_entry, struct entry);
-SLOTTED_ARRAY(bpfacq_channel, struct channel); /* for people: no program reads it yet */
+SLOTTED_ARRAY(bpfacq_channel, struct channel);
 SLOTTED(bpfacq_name, BPF_MAP_TYPE_HASH, BPF_F_NO_PREALLOC, struct name_key, struct name);
 
 /* The generation in force, 0 before the first. Read it once per decision. */
@@ -236,5 +245,6 @@ const enum counter *const binding_counter;
 const enum action *const binding_action;
 const enum hardening *const binding_hardening;
 const enum channel_state *const binding_channel_state;
+const enum datagrams *const binding_datagrams;
 
 #endif

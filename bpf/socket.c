@@ -27,6 +27,8 @@
 #include "counter.h"
 #include "flow.h"
 #include "handoff.h"
+#include "tag.h"
+#include "uplink.h"
 #include "verdict.h"
 
 #define SOCK_STREAM 1

@@ -21,6 +21,7 @@ const (
 	SocketActionACTION_TUNNEL    SocketAction = 2
 	SocketActionACTION_PROTECT   SocketAction = 3
 	SocketActionACTION_SYNTHETIC SocketAction = 4
+	SocketActionACTION_REJECT    SocketAction = 5
 )
 
 type SocketAgent struct {
@@ -32,14 +33,19 @@ type SocketAgent struct {
 	Dns4        uint16
 	Dns6        uint16
 	Pools       SocketPools
+	LearnFrom   uint64
+	Packets     uint8
+	Containers  uint8
+	Pad         [6]uint8
 }
 
 type SocketChannel struct {
-	_     structs.HostLayout
-	Id    [136]int8
-	Name  [136]int8
-	State uint8
-	Pad   [7]uint8
+	_         structs.HostLayout
+	Id        [136]int8
+	Name      [136]int8
+	State     uint8
+	Datagrams uint8
+	Pad       [6]uint8
 }
 
 type SocketChannelState uint32
@@ -74,21 +80,54 @@ const (
 	SocketCounterCOUNTER_PASS_SCOPE         SocketCounter = 17
 	SocketCounterCOUNTER_PASS_DEVICE        SocketCounter = 18
 	SocketCounterCOUNTER_PASS_CROWDED       SocketCounter = 19
-	SocketCounterCOUNTER_HANDOFF_OFFERED    SocketCounter = 20
-	SocketCounterCOUNTER_HANDOFF_TAKEN      SocketCounter = 21
-	SocketCounterCOUNTER_HANDOFF_WITHDRAWN  SocketCounter = 22
-	SocketCounterCOUNTER_HANDOFF_MISSED     SocketCounter = 23
-	SocketCounterCOUNTER_QUERY_KNOWN        SocketCounter = 24
-	SocketCounterCOUNTER_QUERY_ASKERLESS    SocketCounter = 25
-	SocketCounterCOUNTER_QUERY_MISSED       SocketCounter = 26
-	SocketCounterCOUNTER_BUG_POLICY_TORN    SocketCounter = 27
-	SocketCounterCOUNTER_BUG_CLIENT_STORAGE SocketCounter = 28
-	SocketCounterCOUNTER_BUG_ACCEPT_STORAGE SocketCounter = 29
-	SocketCounterCOUNTER_BUG_PEER_STORAGE   SocketCounter = 30
-	SocketCounterCOUNTER_BUG_QUERY_STORAGE  SocketCounter = 31
-	SocketCounterCOUNTER_BUG_HANDOFF_FULL   SocketCounter = 32
-	SocketCounterCOUNTER_BUG_FLAGS          SocketCounter = 33
-	SocketCounterCOUNTERS                   SocketCounter = 34
+	SocketCounterCOUNTER_PASS_PACKETS       SocketCounter = 20
+	SocketCounterCOUNTER_HANDOFF_OFFERED    SocketCounter = 21
+	SocketCounterCOUNTER_HANDOFF_TAKEN      SocketCounter = 22
+	SocketCounterCOUNTER_HANDOFF_WITHDRAWN  SocketCounter = 23
+	SocketCounterCOUNTER_HANDOFF_MISSED     SocketCounter = 24
+	SocketCounterCOUNTER_QUERY_KNOWN        SocketCounter = 25
+	SocketCounterCOUNTER_QUERY_ASKERLESS    SocketCounter = 26
+	SocketCounterCOUNTER_QUERY_MISSED       SocketCounter = 27
+	SocketCounterCOUNTER_PACKET_INACTIVE    SocketCounter = 28
+	SocketCounterCOUNTER_PACKET_OTHER       SocketCounter = 29
+	SocketCounterCOUNTER_PACKET_EXEMPT      SocketCounter = 30
+	SocketCounterCOUNTER_PACKET_FOREIGN     SocketCounter = 31
+	SocketCounterCOUNTER_PACKET_FORWARDED   SocketCounter = 32
+	SocketCounterCOUNTER_PACKET_MOVED       SocketCounter = 33
+	SocketCounterCOUNTER_PACKET_UNTAGGED    SocketCounter = 34
+	SocketCounterCOUNTER_PACKET_UNMATCHED   SocketCounter = 35
+	SocketCounterCOUNTER_PACKET_HARDENED    SocketCounter = 36
+	SocketCounterCOUNTER_PACKET_ANSWER      SocketCounter = 37
+	SocketCounterCOUNTER_PACKET_ACQUIRE     SocketCounter = 38
+	SocketCounterCOUNTER_PACKET_REFUSE      SocketCounter = 39
+	SocketCounterCOUNTER_PACKET_STRAY       SocketCounter = 40
+	SocketCounterCOUNTER_PACKET_ERROR       SocketCounter = 41
+	SocketCounterCOUNTER_PACKET_BLOCK       SocketCounter = 42
+	SocketCounterCOUNTER_PACKET_UNPLACED    SocketCounter = 43
+	SocketCounterCOUNTER_PACKET_OPENED      SocketCounter = 44
+	SocketCounterCOUNTER_LOOKUP_ACQUIRE     SocketCounter = 45
+	SocketCounterCOUNTER_LOOKUP_REFUSE      SocketCounter = 46
+	SocketCounterCOUNTER_REPLY              SocketCounter = 47
+	SocketCounterCOUNTER_REPLY_DROP         SocketCounter = 48
+	SocketCounterCOUNTER_BUG_POLICY_TORN    SocketCounter = 49
+	SocketCounterCOUNTER_BUG_CLIENT_STORAGE SocketCounter = 50
+	SocketCounterCOUNTER_BUG_ACCEPT_STORAGE SocketCounter = 51
+	SocketCounterCOUNTER_BUG_PEER_STORAGE   SocketCounter = 52
+	SocketCounterCOUNTER_BUG_QUERY_STORAGE  SocketCounter = 53
+	SocketCounterCOUNTER_BUG_HANDOFF_FULL   SocketCounter = 54
+	SocketCounterCOUNTER_BUG_FLAGS          SocketCounter = 55
+	SocketCounterCOUNTER_BUG_TAG_STORAGE    SocketCounter = 56
+	SocketCounterCOUNTER_BUG_PACKET         SocketCounter = 57
+	SocketCounterCOUNTER_BUG_RELAY_SOCKET   SocketCounter = 58
+	SocketCounterCOUNTERS                   SocketCounter = 59
+)
+
+type SocketDatagrams uint32
+
+const (
+	SocketDatagramsDATAGRAMS_UNKNOWN SocketDatagrams = 0
+	SocketDatagramsDATAGRAMS_CARRIED SocketDatagrams = 1
+	SocketDatagramsDATAGRAMS_REFUSED SocketDatagrams = 2
 )
 
 type SocketDevice struct {
@@ -106,6 +145,30 @@ type SocketEntry struct {
 	Action    uint8
 	Hardening uint8
 	Pad       [6]uint8
+}
+
+type SocketFlowKey struct {
+	_          structs.HostLayout
+	LocalAddr  [16]uint8
+	RemoteAddr [16]uint8
+	LocalPort  uint16
+	RemotePort uint16
+	Protocol   uint8
+	Pad        [3]uint8
+}
+
+type SocketFragment struct {
+	_   structs.HostLayout
+	Way uint32
+}
+
+type SocketFragmentKey struct {
+	_          structs.HostLayout
+	LocalAddr  [16]uint8
+	RemoteAddr [16]uint8
+	Id         uint32
+	Protocol   uint8
+	Pad        [3]uint8
 }
 
 type SocketHandoffKey struct {
@@ -145,6 +208,21 @@ type SocketNameKey struct {
 	Addr [16]uint8
 }
 
+type SocketOpener uint32
+
+const (
+	SocketOpenerOPENER_NONE  SocketOpener = 0
+	SocketOpenerOPENER_HERE  SocketOpener = 1
+	SocketOpenerOPENER_THERE SocketOpener = 2
+)
+
+type SocketOpening struct {
+	_      structs.HostLayout
+	Seen   uint64
+	Opener uint32
+	Pad    uint32
+}
+
 type SocketPeers struct {
 	_    structs.HostLayout
 	Lock struct {
@@ -162,7 +240,7 @@ type SocketPeers struct {
 		Pid      uint32
 		Uid      uint32
 		Mark     uint32
-		Pad      uint32
+		Course   uint32
 		Until    uint64
 	}
 }
@@ -205,13 +283,30 @@ type SocketQuery struct {
 	Mark       uint32
 }
 
+type SocketRecent struct {
+	_         structs.HostLayout
+	Addr      [16]uint8
+	Port      uint16
+	Protocol  uint8
+	Pad       uint8
+	Judgement struct {
+		_           structs.HostLayout
+		Generation  uint32
+		Channel     uint32
+		Ruling      uint8
+		Hardening   uint8
+		IsSynthetic uint8
+		Why         uint8
+	}
+}
+
 type SocketRecord struct {
 	_           structs.HostLayout
 	OrigAddr    [16]uint8
 	ToldAddr    [16]uint8
 	OrigPort    uint16
 	Kind        uint8
-	Pad         uint8
+	Course      uint8
 	Rule        uint32
 	Generation  uint32
 	Pid         uint32
@@ -222,9 +317,58 @@ type SocketRecord struct {
 	Since       uint64
 }
 
+type SocketSource struct {
+	_      structs.HostLayout
+	Cookie uint64
+	Pid    uint32
+	Uid    uint32
+}
+
+type SocketSourceKey struct {
+	_        structs.HostLayout
+	Addr     [16]uint8
+	Port     uint16
+	Protocol uint8
+	Pad      uint8
+}
+
 type SocketStamp struct {
 	_           structs.HostLayout
 	NetnsCookie uint64
+}
+
+type SocketTag struct {
+	_    structs.HostLayout
+	Lock struct {
+		_   structs.HostLayout
+		Val uint32
+	}
+	Pid       uint32
+	Uid       uint32
+	Judgement struct {
+		_           structs.HostLayout
+		Generation  uint32
+		Channel     uint32
+		Ruling      uint8
+		Hardening   uint8
+		IsSynthetic uint8
+		Why         uint8
+	}
+	Addr       [16]uint8
+	Port       uint16
+	SourcePort uint16
+	Opener     uint8
+	IsForeign  uint8
+	Pad        [2]uint8
+}
+
+type SocketUplink struct {
+	_       structs.HostLayout
+	Mac     uint64
+	Pair    uint32
+	PairMac [6]uint8
+	IsL3    uint8
+	Pad     [5]uint8
 }
 
 // Names of all BPF objects in the ELF.
@@ -240,14 +384,21 @@ const (
 	SocketMapBpfacqDevice          = "bpfacq_device"
 	SocketMapBpfacqEntry           = "bpfacq_entry"
 	SocketMapBpfacqExempt          = "bpfacq_exempt"
+	SocketMapBpfacqFragment        = "bpfacq_fragment"
 	SocketMapBpfacqHandoff         = "bpfacq_handoff"
 	SocketMapBpfacqName            = "bpfacq_name"
+	SocketMapBpfacqOpening         = "bpfacq_opening"
+	SocketMapBpfacqPair            = "bpfacq_pair"
 	SocketMapBpfacqPeer            = "bpfacq_peer"
 	SocketMapBpfacqPorts           = "bpfacq_ports"
 	SocketMapBpfacqPrefix4         = "bpfacq_prefix4"
 	SocketMapBpfacqPrefix6         = "bpfacq_prefix6"
 	SocketMapBpfacqQuery           = "bpfacq_query"
+	SocketMapBpfacqRecent          = "bpfacq_recent"
 	SocketMapBpfacqServer          = "bpfacq_server"
+	SocketMapBpfacqSource          = "bpfacq_source"
+	SocketMapBpfacqTag             = "bpfacq_tag"
+	SocketMapBpfacqUplink          = "bpfacq_uplink"
 	SocketMapBpfacqVerdict         = "bpfacq_verdict"
 	SocketProgBpfacqConnect4       = "bpfacq_connect4"
 	SocketProgBpfacqConnect6       = "bpfacq_connect6"
@@ -263,17 +414,20 @@ const (
 	SocketVarBindingChannel        = "binding_channel"
 	SocketVarBindingChannelState   = "binding_channel_state"
 	SocketVarBindingCounter        = "binding_counter"
+	SocketVarBindingDatagrams      = "binding_datagrams"
 	SocketVarBindingEntry          = "binding_entry"
 	SocketVarBindingHardening      = "binding_hardening"
 	SocketVarBindingKind           = "binding_kind"
 	SocketVarBindingName           = "binding_name"
 	SocketVarBindingNameKey        = "binding_name_key"
+	SocketVarBindingOpener         = "binding_opener"
 	SocketVarBindingPools          = "binding_pools"
 	SocketVarBindingPortClasses    = "binding_port_classes"
 	SocketVarBindingPrefix4        = "binding_prefix4"
 	SocketVarBindingPrefix6        = "binding_prefix6"
 	SocketVarHasSetRetval          = "has_set_retval"
 	SocketVarHasSockopsNetnsCookie = "has_sockops_netns_cookie"
+	SocketVarHasTcNetns            = "has_tc_netns"
 )
 
 // LoadSocket returns the embedded CollectionSpec for Socket.
@@ -334,24 +488,31 @@ type SocketProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SocketMapSpecs struct {
-	BpfacqAccept  *ebpf.MapSpec `ebpf:"bpfacq_accept"`
-	BpfacqActive  *ebpf.MapSpec `ebpf:"bpfacq_active"`
-	BpfacqAgent   *ebpf.MapSpec `ebpf:"bpfacq_agent"`
-	BpfacqChannel *ebpf.MapSpec `ebpf:"bpfacq_channel"`
-	BpfacqClient  *ebpf.MapSpec `ebpf:"bpfacq_client"`
-	BpfacqCounter *ebpf.MapSpec `ebpf:"bpfacq_counter"`
-	BpfacqDevice  *ebpf.MapSpec `ebpf:"bpfacq_device"`
-	BpfacqEntry   *ebpf.MapSpec `ebpf:"bpfacq_entry"`
-	BpfacqExempt  *ebpf.MapSpec `ebpf:"bpfacq_exempt"`
-	BpfacqHandoff *ebpf.MapSpec `ebpf:"bpfacq_handoff"`
-	BpfacqName    *ebpf.MapSpec `ebpf:"bpfacq_name"`
-	BpfacqPeer    *ebpf.MapSpec `ebpf:"bpfacq_peer"`
-	BpfacqPorts   *ebpf.MapSpec `ebpf:"bpfacq_ports"`
-	BpfacqPrefix4 *ebpf.MapSpec `ebpf:"bpfacq_prefix4"`
-	BpfacqPrefix6 *ebpf.MapSpec `ebpf:"bpfacq_prefix6"`
-	BpfacqQuery   *ebpf.MapSpec `ebpf:"bpfacq_query"`
-	BpfacqServer  *ebpf.MapSpec `ebpf:"bpfacq_server"`
-	BpfacqVerdict *ebpf.MapSpec `ebpf:"bpfacq_verdict"`
+	BpfacqAccept   *ebpf.MapSpec `ebpf:"bpfacq_accept"`
+	BpfacqActive   *ebpf.MapSpec `ebpf:"bpfacq_active"`
+	BpfacqAgent    *ebpf.MapSpec `ebpf:"bpfacq_agent"`
+	BpfacqChannel  *ebpf.MapSpec `ebpf:"bpfacq_channel"`
+	BpfacqClient   *ebpf.MapSpec `ebpf:"bpfacq_client"`
+	BpfacqCounter  *ebpf.MapSpec `ebpf:"bpfacq_counter"`
+	BpfacqDevice   *ebpf.MapSpec `ebpf:"bpfacq_device"`
+	BpfacqEntry    *ebpf.MapSpec `ebpf:"bpfacq_entry"`
+	BpfacqExempt   *ebpf.MapSpec `ebpf:"bpfacq_exempt"`
+	BpfacqFragment *ebpf.MapSpec `ebpf:"bpfacq_fragment"`
+	BpfacqHandoff  *ebpf.MapSpec `ebpf:"bpfacq_handoff"`
+	BpfacqName     *ebpf.MapSpec `ebpf:"bpfacq_name"`
+	BpfacqOpening  *ebpf.MapSpec `ebpf:"bpfacq_opening"`
+	BpfacqPair     *ebpf.MapSpec `ebpf:"bpfacq_pair"`
+	BpfacqPeer     *ebpf.MapSpec `ebpf:"bpfacq_peer"`
+	BpfacqPorts    *ebpf.MapSpec `ebpf:"bpfacq_ports"`
+	BpfacqPrefix4  *ebpf.MapSpec `ebpf:"bpfacq_prefix4"`
+	BpfacqPrefix6  *ebpf.MapSpec `ebpf:"bpfacq_prefix6"`
+	BpfacqQuery    *ebpf.MapSpec `ebpf:"bpfacq_query"`
+	BpfacqRecent   *ebpf.MapSpec `ebpf:"bpfacq_recent"`
+	BpfacqServer   *ebpf.MapSpec `ebpf:"bpfacq_server"`
+	BpfacqSource   *ebpf.MapSpec `ebpf:"bpfacq_source"`
+	BpfacqTag      *ebpf.MapSpec `ebpf:"bpfacq_tag"`
+	BpfacqUplink   *ebpf.MapSpec `ebpf:"bpfacq_uplink"`
+	BpfacqVerdict  *ebpf.MapSpec `ebpf:"bpfacq_verdict"`
 }
 
 // SocketVariableSpecs contains global variables before they are loaded into the kernel.
@@ -362,17 +523,20 @@ type SocketVariableSpecs struct {
 	BindingChannel        *ebpf.VariableSpec `ebpf:"binding_channel"`
 	BindingChannelState   *ebpf.VariableSpec `ebpf:"binding_channel_state"`
 	BindingCounter        *ebpf.VariableSpec `ebpf:"binding_counter"`
+	BindingDatagrams      *ebpf.VariableSpec `ebpf:"binding_datagrams"`
 	BindingEntry          *ebpf.VariableSpec `ebpf:"binding_entry"`
 	BindingHardening      *ebpf.VariableSpec `ebpf:"binding_hardening"`
 	BindingKind           *ebpf.VariableSpec `ebpf:"binding_kind"`
 	BindingName           *ebpf.VariableSpec `ebpf:"binding_name"`
 	BindingNameKey        *ebpf.VariableSpec `ebpf:"binding_name_key"`
+	BindingOpener         *ebpf.VariableSpec `ebpf:"binding_opener"`
 	BindingPools          *ebpf.VariableSpec `ebpf:"binding_pools"`
 	BindingPortClasses    *ebpf.VariableSpec `ebpf:"binding_port_classes"`
 	BindingPrefix4        *ebpf.VariableSpec `ebpf:"binding_prefix4"`
 	BindingPrefix6        *ebpf.VariableSpec `ebpf:"binding_prefix6"`
 	HasSetRetval          *ebpf.VariableSpec `ebpf:"has_set_retval"`
 	HasSockopsNetnsCookie *ebpf.VariableSpec `ebpf:"has_sockops_netns_cookie"`
+	HasTcNetns            *ebpf.VariableSpec `ebpf:"has_tc_netns"`
 }
 
 // SocketObjects contains all objects after they have been loaded into the kernel.
@@ -395,24 +559,31 @@ func (o *SocketObjects) Close() error {
 //
 // It can be passed to LoadSocketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SocketMaps struct {
-	BpfacqAccept  *ebpf.Map `ebpf:"bpfacq_accept"`
-	BpfacqActive  *ebpf.Map `ebpf:"bpfacq_active"`
-	BpfacqAgent   *ebpf.Map `ebpf:"bpfacq_agent"`
-	BpfacqChannel *ebpf.Map `ebpf:"bpfacq_channel"`
-	BpfacqClient  *ebpf.Map `ebpf:"bpfacq_client"`
-	BpfacqCounter *ebpf.Map `ebpf:"bpfacq_counter"`
-	BpfacqDevice  *ebpf.Map `ebpf:"bpfacq_device"`
-	BpfacqEntry   *ebpf.Map `ebpf:"bpfacq_entry"`
-	BpfacqExempt  *ebpf.Map `ebpf:"bpfacq_exempt"`
-	BpfacqHandoff *ebpf.Map `ebpf:"bpfacq_handoff"`
-	BpfacqName    *ebpf.Map `ebpf:"bpfacq_name"`
-	BpfacqPeer    *ebpf.Map `ebpf:"bpfacq_peer"`
-	BpfacqPorts   *ebpf.Map `ebpf:"bpfacq_ports"`
-	BpfacqPrefix4 *ebpf.Map `ebpf:"bpfacq_prefix4"`
-	BpfacqPrefix6 *ebpf.Map `ebpf:"bpfacq_prefix6"`
-	BpfacqQuery   *ebpf.Map `ebpf:"bpfacq_query"`
-	BpfacqServer  *ebpf.Map `ebpf:"bpfacq_server"`
-	BpfacqVerdict *ebpf.Map `ebpf:"bpfacq_verdict"`
+	BpfacqAccept   *ebpf.Map `ebpf:"bpfacq_accept"`
+	BpfacqActive   *ebpf.Map `ebpf:"bpfacq_active"`
+	BpfacqAgent    *ebpf.Map `ebpf:"bpfacq_agent"`
+	BpfacqChannel  *ebpf.Map `ebpf:"bpfacq_channel"`
+	BpfacqClient   *ebpf.Map `ebpf:"bpfacq_client"`
+	BpfacqCounter  *ebpf.Map `ebpf:"bpfacq_counter"`
+	BpfacqDevice   *ebpf.Map `ebpf:"bpfacq_device"`
+	BpfacqEntry    *ebpf.Map `ebpf:"bpfacq_entry"`
+	BpfacqExempt   *ebpf.Map `ebpf:"bpfacq_exempt"`
+	BpfacqFragment *ebpf.Map `ebpf:"bpfacq_fragment"`
+	BpfacqHandoff  *ebpf.Map `ebpf:"bpfacq_handoff"`
+	BpfacqName     *ebpf.Map `ebpf:"bpfacq_name"`
+	BpfacqOpening  *ebpf.Map `ebpf:"bpfacq_opening"`
+	BpfacqPair     *ebpf.Map `ebpf:"bpfacq_pair"`
+	BpfacqPeer     *ebpf.Map `ebpf:"bpfacq_peer"`
+	BpfacqPorts    *ebpf.Map `ebpf:"bpfacq_ports"`
+	BpfacqPrefix4  *ebpf.Map `ebpf:"bpfacq_prefix4"`
+	BpfacqPrefix6  *ebpf.Map `ebpf:"bpfacq_prefix6"`
+	BpfacqQuery    *ebpf.Map `ebpf:"bpfacq_query"`
+	BpfacqRecent   *ebpf.Map `ebpf:"bpfacq_recent"`
+	BpfacqServer   *ebpf.Map `ebpf:"bpfacq_server"`
+	BpfacqSource   *ebpf.Map `ebpf:"bpfacq_source"`
+	BpfacqTag      *ebpf.Map `ebpf:"bpfacq_tag"`
+	BpfacqUplink   *ebpf.Map `ebpf:"bpfacq_uplink"`
+	BpfacqVerdict  *ebpf.Map `ebpf:"bpfacq_verdict"`
 }
 
 func (m *SocketMaps) Close() error {
@@ -426,14 +597,21 @@ func (m *SocketMaps) Close() error {
 		m.BpfacqDevice,
 		m.BpfacqEntry,
 		m.BpfacqExempt,
+		m.BpfacqFragment,
 		m.BpfacqHandoff,
 		m.BpfacqName,
+		m.BpfacqOpening,
+		m.BpfacqPair,
 		m.BpfacqPeer,
 		m.BpfacqPorts,
 		m.BpfacqPrefix4,
 		m.BpfacqPrefix6,
 		m.BpfacqQuery,
+		m.BpfacqRecent,
 		m.BpfacqServer,
+		m.BpfacqSource,
+		m.BpfacqTag,
+		m.BpfacqUplink,
 		m.BpfacqVerdict,
 	)
 }
@@ -446,17 +624,20 @@ type SocketVariables struct {
 	BindingChannel        *ebpf.Variable `ebpf:"binding_channel"`
 	BindingChannelState   *ebpf.Variable `ebpf:"binding_channel_state"`
 	BindingCounter        *ebpf.Variable `ebpf:"binding_counter"`
+	BindingDatagrams      *ebpf.Variable `ebpf:"binding_datagrams"`
 	BindingEntry          *ebpf.Variable `ebpf:"binding_entry"`
 	BindingHardening      *ebpf.Variable `ebpf:"binding_hardening"`
 	BindingKind           *ebpf.Variable `ebpf:"binding_kind"`
 	BindingName           *ebpf.Variable `ebpf:"binding_name"`
 	BindingNameKey        *ebpf.Variable `ebpf:"binding_name_key"`
+	BindingOpener         *ebpf.Variable `ebpf:"binding_opener"`
 	BindingPools          *ebpf.Variable `ebpf:"binding_pools"`
 	BindingPortClasses    *ebpf.Variable `ebpf:"binding_port_classes"`
 	BindingPrefix4        *ebpf.Variable `ebpf:"binding_prefix4"`
 	BindingPrefix6        *ebpf.Variable `ebpf:"binding_prefix6"`
 	HasSetRetval          *ebpf.Variable `ebpf:"has_set_retval"`
 	HasSockopsNetnsCookie *ebpf.Variable `ebpf:"has_sockops_netns_cookie"`
+	HasTcNetns            *ebpf.Variable `ebpf:"has_tc_netns"`
 }
 
 // SocketPrograms contains all programs after they have been loaded into the kernel.

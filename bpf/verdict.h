@@ -7,9 +7,11 @@
 #include "address.h"
 #include "counter.h"
 #include "flow.h"
+#include "judge.h"
 #include "peer.h"
 #include "policy.h"
 #include "query.h"
+#include "tag.h"
 
 enum verdict {
 	VERDICT_NONE,
@@ -40,7 +42,7 @@ static __always_inline enum verdict leave(const struct agent *agent, const struc
 {
 	if (!name)
 		return pass(why);
-	if (!name->has_orig || is_in_pool(agent, name->orig_addr))
+	if (!has_original(agent, name))
 		return block(COUNTER_BLOCK_ORIGINAL);
 	__builtin_memcpy(dst->addr, name->orig_addr, sizeof(dst->addr));
 	count(why == COUNTER_PASS_HARDENED || why == COUNTER_BUG_POLICY_TORN ? why : COUNTER_PASS_ORIGINAL);
@@ -70,6 +72,7 @@ static __always_inline struct record *remember(struct bpf_sock_addr *ctx, const 
 	__builtin_memcpy(record->told_addr, told, sizeof(record->told_addr));
 	record->orig_port = dst->port;
 	record->kind = kind;
+	record->course = COURSE_PASS;
 	record->rule = 0;
 	record->generation = 0;
 	record->pid = bpf_get_current_pid_tgid() >> 32;
@@ -88,8 +91,11 @@ static __always_inline enum verdict exempt(struct bpf_sock_addr *ctx, const stru
 		return pass(COUNTER_PASS_EXEMPT);
 	if (!agent->netns_cookie)
 		return pass(COUNTER_PASS_INACTIVE);
-	if (bpf_get_netns_cookie(ctx) != agent->netns_cookie)
+	if (bpf_get_netns_cookie(ctx) != agent->netns_cookie) {
+		if (agent->packets)
+			tag_foreign(ctx->sk);
 		return pass(COUNTER_PASS_FOREIGN);
+	}
 	return VERDICT_NONE;
 }
 
@@ -105,19 +111,42 @@ static __always_inline bool is_bound(const struct bpf_sock *sk)
 }
 
 /*
+ * A Tunnel rule's flow that the socket path cannot carry. The packet path takes it
+ * at the uplink; here it is refused where it would be dropped there, and sent to the
+ * original address where that is what remains.
+ */
+static __always_inline enum verdict defer(const struct agent *agent, const struct name *name, struct destination *dst,
+					  const struct entry *entry, __u32 slot, __u32 protocol)
+{
+	bool served = is_lease_fresh(agent);
+
+	if (!name) {
+		if (!served && entry->hardening != HARDENING_BYPASS)
+			return block(COUNTER_BLOCK);
+		return protocol == IPPROTO_TCP ? pass(COUNTER_PASS_BOUND) : VERDICT_PASS;
+	}
+	if (served && (protocol == IPPROTO_TCP || carries_datagrams(slot, entry->channel)))
+		return pass(COUNTER_PASS_PACKETS);
+	return harden(agent, name, dst, entry);
+}
+
+/*
  * What the policy says of a flow to dst. listener is where the port stands that
- * would carry it, NULL for UDP, which nothing carries yet: of that only synthetic
- * addresses are decided about. The record of an acquired flow is in place when this
- * returns; of VERDICT_DIRECT dst has become the original address.
+ * would carry it, NULL for UDP. What the socket path cannot carry is decided
+ * about where it goes to a synthetic address, or the packet path is there to
+ * take it. The record of an acquired flow is in place when this returns; of
+ * VERDICT_DIRECT dst has become the original address, and course says what the
+ * packet path makes of that.
  */
 static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, struct destination *dst,
-					   const struct agent *agent, const __be16 *listener)
+					   const struct agent *agent, const __be16 *listener, __u32 *course)
 {
 	__u32 protocol = listener ? IPPROTO_TCP : IPPROTO_UDP;
 	__u32 generation = policy_generation(), slot = generation % SLOTS;
 	bool carries = listener && !is_bound(ctx->sk);
 	struct destination told = *dst;
 
+	*course = COURSE_PASS;
 	if (!generation)
 		return pass(COUNTER_PASS_INACTIVE);
 	struct match match = policy_match(slot, protocol, dst);
@@ -129,12 +158,13 @@ static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, struct des
 		match = policy_match_row(slot, name->row, protocol, dst->port);
 		/* A port that no rule of the name covers: an ordinary flow to the original address. */
 		if (match.why == COUNTER_PASS_UNMATCHED) {
+			*course = COURSE_RULES;
 			if (!carries || !name->has_orig)
 				return leave(agent, name, dst, COUNTER_PASS_ORIGINAL);
 			__builtin_memcpy(dst->addr, name->orig_addr, sizeof(dst->addr));
 			match = policy_match(slot, protocol, dst);
 		}
-	} else if (!carries) {
+	} else if (!carries && !agent->packets) {
 		return listener ? pass(COUNTER_PASS_BOUND) : VERDICT_PASS;
 	}
 
@@ -143,9 +173,13 @@ static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, struct des
 		return leave(agent, name, dst, match.why);
 	if (entry->action == ACTION_PROTECT)
 		return leave(agent, name, dst, COUNTER_PASS_PROTECTED);
+	if (entry->action == ACTION_REJECT && name && agent->packets && is_lease_fresh(agent))
+		return pass(COUNTER_PASS_PACKETS);
 	if (entry->action != ACTION_TUNNEL)
 		return leave(agent, name, dst, COUNTER_PASS_BYPASS);
 
+	if (!carries && agent->packets)
+		return defer(agent, name, dst, entry, slot, protocol);
 	if (!carries || !served_port(agent, listener))
 		return harden(agent, name, dst, entry);
 	struct record *record = remember(ctx, told.addr, dst, KIND_FLOW);
@@ -166,7 +200,10 @@ static __always_inline enum verdict connect_tcp(struct bpf_sock_addr *ctx, struc
 	const __be16 *listener = is4 ? &agent->port4 : &agent->port6;
 	struct destination told = *dst;
 	enum verdict verdict = exempt(ctx, agent);
+	__u32 course = COURSE_PASS;
 
+	if (verdict == VERDICT_NONE && agent->packets && is_bound(ctx->sk))
+		tag_owner(ctx->sk);
 	if (verdict == VERDICT_NONE && is_query(dst) && (agent->dns4 || agent->dns6) && !is_bound(ctx->sk) &&
 	    !is_link_local6(dst->addr) && served_port(agent, listener) && is_awaited(ctx, agent) &&
 	    remember(ctx, told.addr, dst, KIND_QUERY)) {
@@ -174,22 +211,50 @@ static __always_inline enum verdict connect_tcp(struct bpf_sock_addr *ctx, struc
 		verdict = VERDICT_ACQUIRE;
 	}
 	if (verdict == VERDICT_NONE)
-		verdict = decide(ctx, dst, agent, listener);
+		verdict = decide(ctx, dst, agent, listener, &course);
 
 	if (verdict == VERDICT_ACQUIRE) {
 		loopback(dst->addr, is4);
 		dst->port = *listener;
-	} else if (verdict != VERDICT_DIRECT || !remember(ctx, told.addr, dst, KIND_DIRECT)) {
-		/* A socket that is used again must not keep the destination of its last flow. */
-		bpf_sk_storage_delete(&bpfacq_client, ctx->sk);
+		return verdict;
 	}
+	struct record *record = verdict == VERDICT_DIRECT ? remember(ctx, told.addr, dst, KIND_DIRECT) : NULL;
+	if (record)
+		record->course = course;
+	else /* a socket that is used again must not keep the destination of its last flow */
+		bpf_sk_storage_delete(&bpfacq_client, ctx->sk);
 	return verdict;
 }
 
 /*
- * A UDP connect() or sendmsg(). Whatever goes neither to port 53 nor to a
- * synthetic address is left alone here, in a few instructions. Where it is moved,
- * dst becomes where to; the socket's peers have it both ways.
+ * UDP that goes neither to port 53 nor to a synthetic address. The packet path
+ * decides about it, and is told whose it is. While no agent is alive, what it would
+ * drop is refused here, where the application hears of it.
+ */
+static __always_inline enum verdict send_packets(struct bpf_sock_addr *ctx, struct destination *dst,
+						 const struct agent *agent)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	if (bpf_sk_storage_get(&bpfacq_exempt, sk, NULL, 0))
+		return VERDICT_PASS;
+	if (bpf_get_netns_cookie(ctx) != agent->netns_cookie) {
+		tag_foreign(sk);
+		return VERDICT_PASS;
+	}
+	tag_owner(sk);
+	if (is_lease_fresh(agent))
+		return VERDICT_PASS;
+	const struct entry *entry = policy_match(policy_generation() % SLOTS, IPPROTO_UDP, dst).entry;
+	if (entry && entry->action == ACTION_TUNNEL && entry->hardening != HARDENING_BYPASS)
+		return block(COUNTER_BLOCK);
+	return VERDICT_PASS;
+}
+
+/*
+ * A UDP connect() or sendmsg(). Without a packet path whatever goes neither to port
+ * 53 nor to a synthetic address is left alone here, in a few instructions. Where it is
+ * moved, dst becomes where to; the socket's peers have it both ways.
  */
 static __always_inline enum verdict send_udp(struct bpf_sock_addr *ctx, struct destination *dst,
 					     const struct agent *agent, bool connects)
@@ -197,11 +262,15 @@ static __always_inline enum verdict send_udp(struct bpf_sock_addr *ctx, struct d
 	bool query = is_query(dst), pooled = is_in_pool(agent, dst->addr);
 	struct bpf_sock *sk = ctx->sk;
 
-	if ((!query && !pooled) || !sk)
+	if (!sk)
 		return VERDICT_PASS;
+	if (!query && !pooled)
+		return agent->packets ? send_packets(ctx, dst, agent) : VERDICT_PASS;
 	enum verdict verdict = exempt(ctx, agent);
 	if (verdict != VERDICT_NONE)
 		return verdict;
+	if (agent->packets)
+		tag_owner(sk);
 
 	struct peer want = {
 		.told_port = dst->port,
@@ -220,7 +289,7 @@ static __always_inline enum verdict send_udp(struct bpf_sock_addr *ctx, struct d
 	if (why != COUNTER_ACQUIRE_QUERY) {
 		if (!pooled)
 			return pass(why);
-		verdict = decide(ctx, dst, agent, NULL);
+		verdict = decide(ctx, dst, agent, NULL, &want.course);
 		if (verdict != VERDICT_DIRECT)
 			return verdict;
 	}

@@ -19,6 +19,13 @@ type Agent struct {
 	// DNSPort and DNSPort6 are as SetDNS has them: the first of DNSPorts UDP
 	// sockets for queries to IPv4 and IPv6 servers; 0 leaves them alone.
 	DNSPort, DNSPort6 uint16
+
+	// Packets says that the packet path is in use: UDP, and TCP that no listener
+	// can take, is left to it. Containers has it acquire forwarded packets, too.
+	Packets, Containers bool
+
+	// LearnFrom is as SetLearnFrom has it.
+	LearnFrom time.Duration
 }
 
 // Monotonic reads CLOCK_MONOTONIC, the clock of bpf_ktime_get_ns: it stands
@@ -46,6 +53,8 @@ func (m *Maps) SetAgent(a Agent) error {
 	raw.LeaseUntil, raw.NetnsCookie = 0, a.NetnsCookie
 	raw.Port4, raw.Port6 = wirePort(a.Port4), wirePort(a.Port6)
 	raw.Dns4, raw.Dns6 = a.DNSPort, a.DNSPort6
+	raw.Packets, raw.Containers = bit(a.Packets), bit(a.Containers)
+	raw.LearnFrom = uint64(a.LearnFrom)
 	err = m.objects.BpfacqAgent.Put(uint32(0), &raw)
 	if err != nil {
 		return fmt.Errorf("write the agent record: %w", err)
@@ -87,7 +96,17 @@ func (m *Maps) Agent() (Agent, error) {
 		Port6:       wirePort(raw.Port6),
 		DNSPort:     raw.Dns4,
 		DNSPort6:    raw.Dns6,
+		Packets:     raw.Packets != 0,
+		Containers:  raw.Containers != 0,
+		LearnFrom:   time.Duration(raw.LearnFrom),
 	}, nil
+}
+
+func bit(set bool) uint8 {
+	if set {
+		return 1
+	}
+	return 0
 }
 
 func (m *Maps) rawAgent() (raw bpf.SocketAgent, err error) {

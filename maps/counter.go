@@ -62,6 +62,8 @@ func (c Counter) String() string {
 		return "pass_query_device"
 	case bpf.SocketCounterCOUNTER_PASS_CROWDED:
 		return "pass_query_crowded"
+	case bpf.SocketCounterCOUNTER_PASS_PACKETS:
+		return "pass_packets"
 	case bpf.SocketCounterCOUNTER_HANDOFF_OFFERED:
 		return "handoff_offered"
 	case bpf.SocketCounterCOUNTER_HANDOFF_TAKEN:
@@ -90,6 +92,54 @@ func (c Counter) String() string {
 		return "bug_handoff_full"
 	case bpf.SocketCounterCOUNTER_BUG_FLAGS:
 		return "bug_flags"
+	case bpf.SocketCounterCOUNTER_PACKET_INACTIVE:
+		return "packet_inactive"
+	case bpf.SocketCounterCOUNTER_PACKET_OTHER:
+		return "packet_other"
+	case bpf.SocketCounterCOUNTER_PACKET_EXEMPT:
+		return "packet_exempt"
+	case bpf.SocketCounterCOUNTER_PACKET_FOREIGN:
+		return "packet_foreign_netns"
+	case bpf.SocketCounterCOUNTER_PACKET_FORWARDED:
+		return "packet_forwarded"
+	case bpf.SocketCounterCOUNTER_PACKET_MOVED:
+		return "packet_moved"
+	case bpf.SocketCounterCOUNTER_PACKET_UNTAGGED:
+		return "packet_untagged"
+	case bpf.SocketCounterCOUNTER_PACKET_UNMATCHED:
+		return "packet_pass"
+	case bpf.SocketCounterCOUNTER_PACKET_HARDENED:
+		return "packet_hardened"
+	case bpf.SocketCounterCOUNTER_PACKET_ANSWER:
+		return "packet_answer"
+	case bpf.SocketCounterCOUNTER_PACKET_ACQUIRE:
+		return "packet_acquire"
+	case bpf.SocketCounterCOUNTER_PACKET_REFUSE:
+		return "packet_refuse"
+	case bpf.SocketCounterCOUNTER_PACKET_STRAY:
+		return "packet_stray"
+	case bpf.SocketCounterCOUNTER_PACKET_ERROR:
+		return "packet_error"
+	case bpf.SocketCounterCOUNTER_PACKET_BLOCK:
+		return "packet_block"
+	case bpf.SocketCounterCOUNTER_PACKET_UNPLACED:
+		return "packet_unplaced_fragment"
+	case bpf.SocketCounterCOUNTER_PACKET_OPENED:
+		return "packet_opened"
+	case bpf.SocketCounterCOUNTER_LOOKUP_ACQUIRE:
+		return "lookup_acquire"
+	case bpf.SocketCounterCOUNTER_LOOKUP_REFUSE:
+		return "lookup_refuse"
+	case bpf.SocketCounterCOUNTER_REPLY:
+		return "reply"
+	case bpf.SocketCounterCOUNTER_REPLY_DROP:
+		return "reply_drop"
+	case bpf.SocketCounterCOUNTER_BUG_TAG_STORAGE:
+		return "bug_tag_storage"
+	case bpf.SocketCounterCOUNTER_BUG_PACKET:
+		return "bug_packet"
+	case bpf.SocketCounterCOUNTER_BUG_RELAY_SOCKET:
+		return "bug_relay_socket"
 	}
 	return fmt.Sprintf("counter(%d)", uint32(c))
 }

@@ -38,24 +38,31 @@ func (m *Maps) Dump(name string) (Dump, error) {
 	objects := &m.objects
 	storage := Dump{Columns: []string{"note"}, Rows: one("lives in the sockets themselves; the kernel cannot list it")}
 	dumps := map[string]func() Dump{
-		bpf.SocketMapBpfacqActive:  m.dumpActive,
-		bpf.SocketMapBpfacqAgent:   m.dumpAgent,
-		bpf.SocketMapBpfacqPrefix4: func() Dump { return dumpPrefixes(m, objects.BpfacqPrefix4, prefix4) },
-		bpf.SocketMapBpfacqPrefix6: func() Dump { return dumpPrefixes(m, objects.BpfacqPrefix6, prefix6) },
-		bpf.SocketMapBpfacqPorts:   m.dumpPorts,
-		bpf.SocketMapBpfacqVerdict: m.dumpVerdicts,
-		bpf.SocketMapBpfacqEntry:   m.dumpEntries,
-		bpf.SocketMapBpfacqChannel: m.dumpChannels,
-		bpf.SocketMapBpfacqName:    m.dumpNames,
-		bpf.SocketMapBpfacqDevice:  m.dumpDevices,
-		bpf.SocketMapBpfacqServer:  m.dumpServers,
-		bpf.SocketMapBpfacqHandoff: m.dumpHandoff,
-		bpf.SocketMapBpfacqCounter: m.dumpCounters,
-		bpf.SocketMapBpfacqClient:  func() Dump { return storage },
-		bpf.SocketMapBpfacqAccept:  func() Dump { return storage },
-		bpf.SocketMapBpfacqExempt:  func() Dump { return storage },
-		bpf.SocketMapBpfacqPeer:    func() Dump { return storage },
-		bpf.SocketMapBpfacqQuery:   func() Dump { return storage },
+		bpf.SocketMapBpfacqActive:   m.dumpActive,
+		bpf.SocketMapBpfacqAgent:    m.dumpAgent,
+		bpf.SocketMapBpfacqPrefix4:  func() Dump { return dumpPrefixes(m, objects.BpfacqPrefix4, prefix4) },
+		bpf.SocketMapBpfacqPrefix6:  func() Dump { return dumpPrefixes(m, objects.BpfacqPrefix6, prefix6) },
+		bpf.SocketMapBpfacqPorts:    m.dumpPorts,
+		bpf.SocketMapBpfacqVerdict:  m.dumpVerdicts,
+		bpf.SocketMapBpfacqEntry:    m.dumpEntries,
+		bpf.SocketMapBpfacqChannel:  m.dumpChannels,
+		bpf.SocketMapBpfacqName:     m.dumpNames,
+		bpf.SocketMapBpfacqDevice:   m.dumpDevices,
+		bpf.SocketMapBpfacqServer:   m.dumpServers,
+		bpf.SocketMapBpfacqHandoff:  m.dumpHandoff,
+		bpf.SocketMapBpfacqCounter:  m.dumpCounters,
+		bpf.SocketMapBpfacqClient:   func() Dump { return storage },
+		bpf.SocketMapBpfacqAccept:   func() Dump { return storage },
+		bpf.SocketMapBpfacqExempt:   func() Dump { return storage },
+		bpf.SocketMapBpfacqPeer:     func() Dump { return storage },
+		bpf.SocketMapBpfacqQuery:    func() Dump { return storage },
+		bpf.SocketMapBpfacqTag:      func() Dump { return storage },
+		bpf.SocketMapBpfacqUplink:   m.dumpUplinks,
+		bpf.SocketMapBpfacqPair:     m.dumpPairs,
+		bpf.SocketMapBpfacqOpening:  m.dumpOpenings,
+		bpf.SocketMapBpfacqSource:   m.dumpSources,
+		bpf.SocketMapBpfacqFragment: m.dumpFragments,
+		bpf.SocketMapBpfacqRecent:   m.dumpRecent,
 	}
 	make, ok := dumps[prefix+name]
 	if !ok {
@@ -83,13 +90,14 @@ func (m *Maps) dumpActive() Dump {
 
 func (m *Maps) dumpAgent() Dump {
 	return Dump{
-		Columns: []string{"listener4", "listener6", "dns4", "dns6", "pools", "netns_cookie", "lease_left"},
+		Columns: []string{"listener4", "listener6", "dns4", "dns6", "pools", "netns_cookie", "lease_left", "packets", "containers", "learning_in"},
 		Rows: func(yield func([]any, error) bool) {
 			a, err := m.Agent()
 			pools, poolsErr := m.Pools()
 			now, clockErr := Monotonic()
 			left := max(a.LeaseUntil-now, 0).Round(time.Millisecond)
-			row := []any{a.Port4, a.Port6, a.DNSPort, a.DNSPort6, texts(pools), a.NetnsCookie, left.String()}
+			row := []any{a.Port4, a.Port6, a.DNSPort, a.DNSPort6, texts(pools), a.NetnsCookie, left.String(),
+				a.Packets, a.Containers, max(a.LearnFrom-now, 0).Round(time.Millisecond).String()}
 			yield(row, errors.Join(err, poolsErr, clockErr))
 		},
 	}
@@ -243,11 +251,11 @@ func (m *Maps) dumpEntries() Dump {
 
 func (m *Maps) dumpChannels() Dump {
 	return Dump{
-		Columns: []string{"channel", "id", "name", "state"},
+		Columns: []string{"channel", "id", "name", "state", "datagrams"},
 		Rows: m.policyRows(func(v *View, yield func([]any, error) bool) {
 			for index := range v.inners[innerChannel].MaxEntries() {
 				c, err := lookupChannel(v.inners[innerChannel], index)
-				if !yield([]any{index, c.ID, c.Name, c.State.String()}, err) || err != nil {
+				if !yield([]any{index, c.ID, c.Name, c.State.String(), c.Datagrams.String()}, err) || err != nil {
 					return
 				}
 			}

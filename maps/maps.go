@@ -39,6 +39,9 @@ type Maps struct {
 
 	mu   sync.Mutex // held while a slot, or what lies in one, is written
 	live room       // of the generation that this process stored last
+
+	viewing sync.RWMutex
+	view    *View // what Match reads, nil until then
 }
 
 // New wraps the maps of a loaded collection and takes ownership of them, also
@@ -111,7 +114,7 @@ func (m *Maps) Pin(dir string) error {
 
 // Close releases the maps. Pinned ones live on.
 func (m *Maps) Close() error {
-	var errs []error
+	errs := []error{m.closeView()}
 	for _, slot := range byName(&m.objects) {
 		errs = append(errs, (*slot).Close())
 	}
@@ -125,23 +128,30 @@ func PinName(name string) string { return strings.TrimPrefix(name, prefix) }
 // test compares it with the specification, so that none is forgotten.
 func byName(objects *bpf.SocketMaps) map[string]**ebpf.Map {
 	return map[string]**ebpf.Map{
-		bpf.SocketMapBpfacqAccept:  &objects.BpfacqAccept,
-		bpf.SocketMapBpfacqActive:  &objects.BpfacqActive,
-		bpf.SocketMapBpfacqAgent:   &objects.BpfacqAgent,
-		bpf.SocketMapBpfacqChannel: &objects.BpfacqChannel,
-		bpf.SocketMapBpfacqClient:  &objects.BpfacqClient,
-		bpf.SocketMapBpfacqCounter: &objects.BpfacqCounter,
-		bpf.SocketMapBpfacqDevice:  &objects.BpfacqDevice,
-		bpf.SocketMapBpfacqEntry:   &objects.BpfacqEntry,
-		bpf.SocketMapBpfacqExempt:  &objects.BpfacqExempt,
-		bpf.SocketMapBpfacqHandoff: &objects.BpfacqHandoff,
-		bpf.SocketMapBpfacqName:    &objects.BpfacqName,
-		bpf.SocketMapBpfacqPeer:    &objects.BpfacqPeer,
-		bpf.SocketMapBpfacqPorts:   &objects.BpfacqPorts,
-		bpf.SocketMapBpfacqPrefix4: &objects.BpfacqPrefix4,
-		bpf.SocketMapBpfacqPrefix6: &objects.BpfacqPrefix6,
-		bpf.SocketMapBpfacqQuery:   &objects.BpfacqQuery,
-		bpf.SocketMapBpfacqServer:  &objects.BpfacqServer,
-		bpf.SocketMapBpfacqVerdict: &objects.BpfacqVerdict,
+		bpf.SocketMapBpfacqAccept:   &objects.BpfacqAccept,
+		bpf.SocketMapBpfacqActive:   &objects.BpfacqActive,
+		bpf.SocketMapBpfacqAgent:    &objects.BpfacqAgent,
+		bpf.SocketMapBpfacqChannel:  &objects.BpfacqChannel,
+		bpf.SocketMapBpfacqClient:   &objects.BpfacqClient,
+		bpf.SocketMapBpfacqCounter:  &objects.BpfacqCounter,
+		bpf.SocketMapBpfacqDevice:   &objects.BpfacqDevice,
+		bpf.SocketMapBpfacqEntry:    &objects.BpfacqEntry,
+		bpf.SocketMapBpfacqExempt:   &objects.BpfacqExempt,
+		bpf.SocketMapBpfacqFragment: &objects.BpfacqFragment,
+		bpf.SocketMapBpfacqHandoff:  &objects.BpfacqHandoff,
+		bpf.SocketMapBpfacqName:     &objects.BpfacqName,
+		bpf.SocketMapBpfacqOpening:  &objects.BpfacqOpening,
+		bpf.SocketMapBpfacqPair:     &objects.BpfacqPair,
+		bpf.SocketMapBpfacqPeer:     &objects.BpfacqPeer,
+		bpf.SocketMapBpfacqPorts:    &objects.BpfacqPorts,
+		bpf.SocketMapBpfacqPrefix4:  &objects.BpfacqPrefix4,
+		bpf.SocketMapBpfacqPrefix6:  &objects.BpfacqPrefix6,
+		bpf.SocketMapBpfacqQuery:    &objects.BpfacqQuery,
+		bpf.SocketMapBpfacqRecent:   &objects.BpfacqRecent,
+		bpf.SocketMapBpfacqServer:   &objects.BpfacqServer,
+		bpf.SocketMapBpfacqSource:   &objects.BpfacqSource,
+		bpf.SocketMapBpfacqTag:      &objects.BpfacqTag,
+		bpf.SocketMapBpfacqUplink:   &objects.BpfacqUplink,
+		bpf.SocketMapBpfacqVerdict:  &objects.BpfacqVerdict,
 	}
 }

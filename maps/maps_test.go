@@ -275,7 +275,7 @@ func TestDumpShowsThePolicyInItsUsersWords(t *testing.T) {
 			{uint32(1), "https", 1.0, "tunnel", "block", "c1"},
 			{uint32(2), "v6", 3.0, "tunnel", "bypass", "c1"},
 		},
-		"channel": {{uint32(0), "c0", "Internet", "unknown"}, {uint32(1), "c1", "Private", "up"}},
+		"channel": {{uint32(0), "c0", "Internet", "unknown", "unknown"}, {uint32(1), "c1", "Private", "up", "unknown"}},
 	}
 	for name, rows := range want {
 		d, err := m.Dump(name)

@@ -58,6 +58,7 @@ func (m *Maps) Store(t *Tables) (uint32, error) {
 	}
 	m.live = room{generation: next, width: t.Width, next: len(t.Verdicts), end: len(t.Verdicts) + t.SpareRows*t.Width}
 	// What follows only frees memory. The new policy is in force whatever it says.
+	_ = m.closeView()
 	if err := slot.publish(next % slots); err == nil {
 		m.retire((next - 1) % slots)
 	}
@@ -66,6 +67,24 @@ func (m *Maps) Store(t *Tables) (uint32, error) {
 
 // SetChannelState shows the state of a channel of the generation in force.
 func (m *Maps) SetChannelState(index uint32, state ChannelState) error {
+	if err := m.setChannel(index, func(c *Channel) { c.State = state }); err != nil {
+		return fmt.Errorf("write state of channel %d: %w", index, err)
+	}
+	return nil
+}
+
+// SetDatagrams says of a channel of the generation in force whether its edges
+// carry datagrams: where they do not, hardening decides about UDP.
+func (m *Maps) SetDatagrams(index uint32, datagrams Datagrams) error {
+	if err := m.setChannel(index, func(c *Channel) { c.Datagrams = datagrams }); err != nil {
+		return fmt.Errorf("write datagrams of channel %d: %w", index, err)
+	}
+	return nil
+}
+
+func (m *Maps) setChannel(index uint32, change func(*Channel)) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	generation, err := m.Generation()
 	if err != nil {
 		return err
@@ -80,12 +99,9 @@ func (m *Maps) SetChannelState(index uint32, state ChannelState) error {
 	if err != nil {
 		return err
 	}
-	c.State = state
+	change(&c)
 	raw := rawChannel(c)
-	if err := channels.Put(index, &raw); err != nil {
-		return fmt.Errorf("write state of channel %d: %w", index, err)
-	}
-	return nil
+	return channels.Put(index, &raw)
 }
 
 // outers are the maps that have two slots.

@@ -14,17 +14,24 @@ type Action uint8
 
 // The actions of an entry, numbered as in the datapath.
 const (
+	ActionNone    = Action(bpf.SocketActionACTION_NONE)    // of no entry
 	ActionBypass  = Action(bpf.SocketActionACTION_BYPASS)  // leave alone
 	ActionTunnel  = Action(bpf.SocketActionACTION_TUNNEL)  // acquire
 	ActionProtect = Action(bpf.SocketActionACTION_PROTECT) // never acquire
 
 	// ActionSynthetic says that the address stands for a name, whose row decides.
 	ActionSynthetic = Action(bpf.SocketActionACTION_SYNTHETIC)
+
+	// ActionReject refuses packets at once, as if nobody listened there, so that
+	// the application tries another way. Sockets of the socket path are left alone.
+	ActionReject = Action(bpf.SocketActionACTION_REJECT)
 )
 
 // String returns the action's name.
 func (a Action) String() string {
 	switch a {
+	case ActionNone:
+		return "none"
 	case ActionBypass:
 		return "bypass"
 	case ActionTunnel:
@@ -33,6 +40,8 @@ func (a Action) String() string {
 		return "protect"
 	case ActionSynthetic:
 		return "synthetic"
+	case ActionReject:
+		return "reject"
 	}
 	return fmt.Sprintf("action(%d)", uint8(a))
 }
@@ -86,6 +95,29 @@ func (s ChannelState) String() string {
 	return fmt.Sprintf("state(%d)", uint8(s))
 }
 
+// Datagrams says whether the edges of a channel carry datagrams.
+type Datagrams uint8
+
+// The answers about datagrams, numbered as in the datapath.
+const (
+	DatagramsUnknown = Datagrams(bpf.SocketDatagramsDATAGRAMS_UNKNOWN) // not asked yet: taken for a yes
+	DatagramsCarried = Datagrams(bpf.SocketDatagramsDATAGRAMS_CARRIED)
+	DatagramsRefused = Datagrams(bpf.SocketDatagramsDATAGRAMS_REFUSED) // hardening decides about UDP
+)
+
+// String returns the answer's name.
+func (d Datagrams) String() string {
+	switch d {
+	case DatagramsUnknown:
+		return "unknown"
+	case DatagramsCarried:
+		return "carried"
+	case DatagramsRefused:
+		return "refused"
+	}
+	return fmt.Sprintf("datagrams(%d)", uint8(d))
+}
+
 // MaxText is how many bytes of a rule id, a channel id or a name the tables keep.
 const MaxText = len(bpf.SocketEntry{}.Id) - 1
 
@@ -101,8 +133,9 @@ type Entry struct {
 
 // Channel is one channel of a generation.
 type Channel struct {
-	ID, Name string
-	State    ChannelState
+	ID, Name  string
+	State     ChannelState
+	Datagrams Datagrams
 }
 
 // Rows yields prefixes with their row in the verdict table, and says how many.
@@ -152,12 +185,17 @@ func newEntry(raw *bpf.SocketEntry) Entry {
 }
 
 func rawChannel(c Channel) bpf.SocketChannel {
-	raw := bpf.SocketChannel{State: uint8(c.State)}
+	raw := bpf.SocketChannel{State: uint8(c.State), Datagrams: uint8(c.Datagrams)}
 	text(raw.Id[:], c.ID)
 	text(raw.Name[:], c.Name)
 	return raw
 }
 
 func newChannel(raw *bpf.SocketChannel) Channel {
-	return Channel{ID: untext(raw.Id[:]), Name: untext(raw.Name[:]), State: ChannelState(raw.State)}
+	return Channel{
+		ID:        untext(raw.Id[:]),
+		Name:      untext(raw.Name[:]),
+		State:     ChannelState(raw.State),
+		Datagrams: Datagrams(raw.Datagrams),
+	}
 }

@@ -19,6 +19,14 @@ const (
 	UDP
 )
 
+// String returns the transport's name.
+func (t Transport) String() string {
+	if t == UDP {
+		return "udp"
+	}
+	return "tcp"
+}
+
 // View reads the policy of one generation as the programs read it.
 type View struct {
 	Generation uint32
@@ -71,6 +79,11 @@ func (v *View) Lookup(proto Transport, addr netip.Addr, port uint16) (Entry, boo
 	if err != nil {
 		return Entry{}, false, fmt.Errorf("look up %s: %w", addr, err)
 	}
+	return v.cell(row, proto, port)
+}
+
+// cell finds the entry that wins for a port in a row.
+func (v *View) cell(row uint32, proto Transport, port uint16) (Entry, bool, error) {
 	class := v.ports.Tcp[port]
 	if proto == UDP {
 		class = v.ports.Udp[port]
