@@ -64,10 +64,25 @@ func measureCosts(t *testing.T) costs {
 	if err := rlimit.RemoveMemlock(); err != nil { // before 5.11 maps need it
 		t.Fatal(err)
 	}
-	spec, err := specWith(Probe())
+	have := Probe()
+	socket, err := specWith(have)
 	if err != nil {
 		t.Fatal(err)
 	}
+	packet, err := packetSpecWith(have)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make(costs)
+	for _, spec := range []*ebpf.CollectionSpec{socket, packet} {
+		measure(t, spec, all)
+	}
+	return all
+}
+
+// measure loads the programs of one object.
+func measure(t *testing.T, spec *ebpf.CollectionSpec, all costs) {
+	t.Helper()
 	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
 		Programs: ebpf.ProgramOptions{LogLevel: ebpf.LogLevelStats},
 	})
@@ -76,7 +91,6 @@ func measureCosts(t *testing.T) costs {
 	}
 	defer collection.Close()
 
-	all := make(costs)
 	for name, program := range collection.Programs {
 		// The figure in a program's description came with 5.16, the line in
 		// the log is older than all that is supported.
@@ -94,7 +108,6 @@ func measureCosts(t *testing.T) costs {
 		}
 		all[name] = n
 	}
-	return all
 }
 
 // knownCosts reads every file of the folder.

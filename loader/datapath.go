@@ -42,6 +42,15 @@ type Options struct {
 	// OriginalDst makes the sockets of RelayCgroup answer SO_ORIGINAL_DST
 	// with the original destination, as stock transparent proxies ask.
 	OriginalDst bool
+
+	// Packets loads the programs of the packet path, too. They are attached
+	// later, by AttachUplink, AttachPair and AttachEnclave. Without it uplinks of
+	// an earlier agent are detached.
+	Packets bool
+
+	// Filters attaches the packet path by clsact filters where the kernel has
+	// tcx, too.
+	Filters bool
 }
 
 // Datapath is the loaded, attached and pinned datapath of this host. It outlives
@@ -53,7 +62,8 @@ type Datapath struct {
 	Pins     string
 	TookOver bool // an earlier agent's maps and links are used on
 
-	pins *pins
+	pins    *pins
+	packets *packets // nil without the packet path
 }
 
 // Load brings the datapath into force and returns it. What an earlier agent
@@ -123,18 +133,28 @@ func (d *Datapath) bring(opts Options) error {
 	}
 	d.Features = have
 
-	all := hooks(&objects.SocketPrograms, opts)
-	if !d.TookOver {
-		return d.replace(all)
+	if opts.Packets {
+		if err := d.loadPackets(opts.Filters); err != nil {
+			return err
+		}
 	}
-	here, err := attachedHere(all, linksDir(d.pins.live()))
+
+	all := hooks(&objects.SocketPrograms, opts)
+	here := d.TookOver
+	if here {
+		if here, err = attachedHere(all, linksDir(d.pins.live())); err != nil {
+			return err
+		}
+	}
+	if here {
+		err = d.update(all)
+	} else {
+		err = d.replace(all)
+	}
 	if err != nil {
 		return err
 	}
-	if !here {
-		return d.replace(all)
-	}
-	return d.update(all)
+	return d.keepUplinks()
 }
 
 // replace builds a whole new state beside whatever is live, and then swaps. The
@@ -157,6 +177,16 @@ func (d *Datapath) replace(all []hook) (err error) {
 			return err
 		}
 	}
+	// Until the old state goes, packets meet the programs of both.
+	linked, err := d.linkedUplinks()
+	if err != nil {
+		return err
+	}
+	for _, at := range linked {
+		if err := at.attach(linksDir(d.pins.staged())); err != nil {
+			return err
+		}
+	}
 	return d.pins.commit()
 }
 
@@ -173,51 +203,66 @@ func (d *Datapath) update(all []hook) error {
 		}
 		wanted[h.pinName] = true
 	}
+	linked, err := d.linkedUplinks()
+	if err != nil {
+		return err
+	}
+	for _, at := range linked {
+		wanted[at.pinName()] = true
+	}
 	return detachOthers(links, wanted)
 }
 
 // Hooks describes what is attached, as the pins have it.
 func (d *Datapath) Hooks() ([]Hook, error) { return Hooks(d.Pins) }
 
-// Hooks describes what is attached, as the pins in a folder have it.
+// Hooks describes what is attached, as the pins in a folder have it, and the
+// filters of this network namespace.
 func Hooks(pinDir string) ([]Hook, error) {
 	links := linksDir(filepath.Join(pinDir, "live"))
 	entries, err := os.ReadDir(links)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, explain("list pinned links", err)
 	}
 	var all []Hook
 	for _, entry := range entries {
 		h, err := readHook(filepath.Join(links, entry.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // uplinks go at any time
+		}
 		if err != nil {
 			return all, err
 		}
 		all = append(all, h)
 	}
-	return all, nil
+	filters, err := filterHooks()
+	return append(all, filters...), err
 }
 
 // Close releases the datapath and its lock. Unless it was detached, the host
 // keeps it.
 func (d *Datapath) Close() error {
-	var err error
+	err := d.packets.close()
 	if d.Maps != nil {
-		err = d.Maps.Close()
+		err = errors.Join(err, d.Maps.Close())
 	}
 	return errors.Join(err, d.pins.Close())
 }
 
-// Detach removes the datapath from the host. New flows go direct from its first
-// step on; what hands a flow over goes when no handshake is under way any more.
-// The maps stay open until Close, so that accepted flows can still be told where
-// they belong.
-func (d *Datapath) Detach() error {
-	if !isAt(d.pins.lock, d.pins.dir) {
-		return nil // somebody removed the folder; what is there now is another agent's
+// DetachSockets is the first step of Detach: connect() and sendmsg() are left alone
+// from here on. When it returns no flow is on its way to the listeners any more.
+func (d *Datapath) DetachSockets() error {
+	if !d.isHere() {
+		return nil
 	}
+	if err := d.detachSenders(); err != nil {
+		return err
+	}
+	return d.settle()
+}
+
+// detachSenders detaches what looks at new flows.
+func (d *Datapath) detachSenders() error {
 	links := linksDir(d.pins.live())
 	for _, program := range []string{
 		bpf.SocketProgBpfacqConnect4, bpf.SocketProgBpfacqConnect6,
@@ -227,8 +272,34 @@ func (d *Datapath) Detach() error {
 			return err
 		}
 	}
-	return errors.Join(d.settle(), d.pins.detach())
+	return nil
 }
+
+// Detach removes the datapath from the host. New flows go direct from its first
+// step on, and packets of acquired ones, too, so those of enclaves are done before;
+// what hands a flow over goes when no handshake is under way any more.
+// The maps stay open until Close, so that accepted flows can still be told where
+// they belong.
+func (d *Datapath) Detach() error {
+	if !d.isHere() {
+		return nil
+	}
+	if err := d.detachSenders(); err != nil {
+		return err
+	}
+	for _, index := range d.Uplinks() {
+		if err := d.DetachUplink(index); err != nil {
+			return err
+		}
+	}
+	settled := d.settle()
+	_, err := removeFilters(anyFilter)
+	return errors.Join(settled, d.pins.detach(), err)
+}
+
+// isHere reports whether the folder of pins is this datapath's. Somebody may have
+// removed it; what is there then is another agent's.
+func (d *Datapath) isHere() bool { return isAt(d.pins.lock, d.pins.dir) }
 
 // settle waits until the handshakes with the listener that were under way have
 // ended. One that does not, with a listener that is stuck, is not waited for.
@@ -251,13 +322,14 @@ func (d *Datapath) settle() error {
 }
 
 // Detach removes every trace of a datapath from a pin folder and the kernel. It
-// needs no agent, and does nothing, successfully, if there is no such folder. It
-// reports whether there was something to remove. The error wraps ErrLocked if an
-// agent is running.
+// needs no agent, and does nothing, successfully, if there is no such folder and
+// no filter in this network namespace. It reports whether there was something to
+// remove. The error wraps ErrLocked if an agent is running.
 func Detach(pinDir string) (bool, error) {
 	pinDir = cmp.Or(pinDir, DefaultPins)
 	if _, err := os.Stat(pinDir); errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		removed, err := removeFilters(anyFilter)
+		return removed > 0, err
 	}
 	if err := checkBPFFS(filepath.Dir(pinDir)); err != nil {
 		return false, err
@@ -266,7 +338,8 @@ func Detach(pinDir string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return true, errors.Join(p.detach(), p.Close())
+	_, err = removeFilters(anyFilter)
+	return true, errors.Join(p.detach(), err, p.Close())
 }
 
 // detachOthers detaches the links in a folder that are not wanted. No folder is

@@ -11,6 +11,7 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -130,7 +131,7 @@ func foreign(ids []ebpf.ProgramID) ([]Foreign, error) {
 }
 
 // ForeignOnDevice lists the programs of others on a network device of this
-// namespace, by tcx; there are none where the kernel has no tcx.
+// namespace: by tcx, where the kernel has that, and by BPF filters.
 func ForeignOnDevice(index int) ([]Foreign, error) {
 	var all []Foreign
 	for _, hook := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
@@ -150,7 +151,22 @@ func ForeignOnDevice(index int) ([]Foreign, error) {
 			all = append(all, f)
 		}
 	}
-	return all, nil
+	filters, err := foreignFilters(index)
+	return append(all, filters...), err
+}
+
+// foreignFilters lists the BPF filters of others on a device.
+func foreignFilters(index int) (all []Foreign, err error) {
+	err = withDevices(func(handle *netlink.Handle) error {
+		found, err := filters(handle, index)
+		for _, f := range found {
+			if f.Id != 0 && !isOwn(f) {
+				all = append(all, Foreign{Name: f.Name, ID: uint32(f.Id), Attach: "Clsact" + sideName(f)})
+			}
+		}
+		return err
+	})
+	return all, err
 }
 
 // programsOn asks the kernel for the programs on a hook of a cgroup, by its file

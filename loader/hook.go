@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -26,9 +27,10 @@ type hook struct {
 type Hook struct {
 	Program   string // name in the kernel
 	ProgramID uint32
-	LinkID    uint32
+	LinkID    uint32 // 0 for a filter
 	Attach    string
 	CgroupID  uint64
+	Device    int // its index, 0 for a hook of a cgroup
 }
 
 // hooks lists what to attach where, in an order in which no flow is acquired
@@ -154,21 +156,31 @@ func (h hook) runs(l link.Link) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("read link of %s: %w", h.name, err)
 	}
-	running, err := ebpf.NewProgramFromID(info.Program)
-	if err != nil {
-		return false, fmt.Errorf("open running program of %s: %w", h.name, err)
-	}
-	defer running.Close()
+	return sameProgram(info.Program, h.program)
+}
 
-	old, err := running.Info()
+// sameProgram reports whether a program of the kernel has the instructions of
+// another, and works on the same maps.
+func sameProgram(running ebpf.ProgramID, mine *ebpf.Program) (bool, error) {
+	p, err := ebpf.NewProgramFromID(running)
 	if err != nil {
-		return false, fmt.Errorf("read running program of %s: %w", h.name, err)
+		return false, fmt.Errorf("open running program %d: %w", running, err)
 	}
-	mine, err := h.program.Info()
+	defer p.Close()
+
+	old, err := p.Info()
 	if err != nil {
-		return false, fmt.Errorf("read program %s: %w", h.name, err)
+		return false, fmt.Errorf("read running program %d: %w", running, err)
 	}
-	return old.Tag == mine.Tag, nil
+	fresh, err := mine.Info()
+	if err != nil {
+		return false, fmt.Errorf("read program: %w", err)
+	}
+	oldMaps, _ := old.MapIDs()
+	freshMaps, _ := fresh.MapIDs()
+	// All maps are shared, or none is; only that of constants never is.
+	shared := func(id ebpf.MapID) bool { return slices.Contains(oldMaps, id) }
+	return old.Tag == fresh.Tag && (len(freshMaps) == 0 || slices.ContainsFunc(freshMaps, shared)), nil
 }
 
 // readHook describes one pinned link.
@@ -189,6 +201,10 @@ func readHook(path string) (Hook, error) {
 	if cgroup := info.Cgroup(); cgroup != nil {
 		h.CgroupID = cgroup.CgroupId
 		h.Attach = ebpf.AttachType(cgroup.AttachType).String()
+	}
+	if device := info.TCX(); device != nil {
+		h.Device = int(device.Ifindex)
+		h.Attach = ebpf.AttachType(device.AttachType).String()
 	}
 	return h, nil
 }

@@ -46,7 +46,7 @@ func ladder() []rung {
 		{"tc-netns", "the packet path asks each packet for its network namespace", "the packet path reads what the socket hooks left in the socket", askTCNetns},
 		{"trie-batch", "prefixes are loaded by thousands", "prefixes are loaded one by one", askTrieBatch},
 		{"memcg", "maps count against the agent's memory limit", "maps count against RLIMIT_MEMLOCK, which the agent lifts", askMemcg},
-		{"sk-lookup", "the packet path's listeners take any destination", "the packet path assigns packets to listeners, and no fragments", askSkLookup},
+		{"sk-lookup", "the packet path's listeners take any destination", "there is no packet path", askSkLookup},
 		{"tcx", "the packet path is attached by links, which are pinned", "the packet path is attached by clsact filters, swept at start", askTCX},
 		{"atomic-fetch", "a bound on flows is kept by one instruction", "a bound on flows is kept under a spin lock", askAtomicFetch},
 	}

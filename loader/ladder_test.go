@@ -125,7 +125,7 @@ func TestProbeAgreesWithTheLadder(t *testing.T) {
 	for _, f := range Ladder() {
 		have[f.ID] = f.Have == AnswerYes
 	}
-	want := Features{SetRetval: have["chosen-errno"], SockopsNetnsCookie: have["sockops-netns"]}
+	want := Features{SetRetval: have["chosen-errno"], SockopsNetnsCookie: have["sockops-netns"], TCNetns: have["tc-netns"]}
 	if got := Probe(); got != want {
 		t.Errorf("programs are built with %+v, the ladder says %+v", got, want)
 	}

@@ -23,6 +23,7 @@ func TestMain(m *testing.M) {
 	os.Exit(testutil.Main(m, map[string]testutil.Scenario{
 		"connect": connect,
 		"load":    load,
+		"attach":  attach,
 		"store":   loadAndStore,
 	}))
 }

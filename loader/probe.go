@@ -17,6 +17,7 @@ const loopback = 1
 type Features struct {
 	SetRetval          bool // a refused connect() says ECONNREFUSED, not EPERM (5.18)
 	SockopsNetnsCookie bool // sockops can tell network namespaces apart (5.15)
+	TCNetns            bool // so can the egress of a device (6.15)
 }
 
 // Probe asks the kernel, never its version. A question that ends in anything but
@@ -31,6 +32,7 @@ func Probe() Features {
 	return Features{
 		SetRetval:          maybe(askSetRetval),
 		SockopsNetnsCookie: maybe(askSockopsNetns),
+		TCNetns:            maybe(askTCNetns),
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/bpfacq/bpfacq/bpf"
+	"github.com/bpfacq/bpfacq/maps"
 )
 
 // loadObjects loads the programs over the maps in replace and new ones for the
@@ -37,6 +38,30 @@ func loadWith(have Features, replace map[string]*ebpf.Map) (*bpf.SocketObjects, 
 	return &objects, nil
 }
 
+// packetPrograms loads the programs of the packet path over the maps of a
+// datapath, with what its socket programs use of the kernel.
+func packetPrograms(over *maps.Maps, have Features) (*bpf.PacketPrograms, error) {
+	load := func(have Features) (*bpf.PacketPrograms, error) {
+		spec, err := packetSpecWith(have)
+		if err != nil {
+			return nil, err
+		}
+		var programs bpf.PacketPrograms
+		if err := spec.LoadAndAssign(&programs, &ebpf.CollectionOptions{MapReplacements: over.Packets(spec)}); err != nil {
+			return nil, err
+		}
+		return &programs, nil
+	}
+	programs, err := load(have)
+	if _, verifier := errors.AsType[*ebpf.VerifierError](err); verifier && have != (Features{}) {
+		programs, err = load(Features{})
+	}
+	if err != nil {
+		return nil, explain("load programs of the packet path", err)
+	}
+	return programs, nil
+}
+
 // specWith is the embedded object with its constants set.
 func specWith(have Features) (*ebpf.CollectionSpec, error) {
 	spec, err := bpf.LoadSocket()
@@ -51,6 +76,22 @@ func specWith(have Features) (*ebpf.CollectionSpec, error) {
 		vars.HasSetRetval.Set(have.SetRetval),
 		vars.HasSockopsNetnsCookie.Set(have.SockopsNetnsCookie),
 	); err != nil {
+		return nil, fmt.Errorf("set program constants: %w", err)
+	}
+	return spec, nil
+}
+
+// packetSpecWith is the same of the packet path.
+func packetSpecWith(have Features) (*ebpf.CollectionSpec, error) {
+	spec, err := bpf.LoadPacket()
+	if err != nil {
+		return nil, fmt.Errorf("read the embedded object of the packet path: %w", err)
+	}
+	var vars bpf.PacketVariableSpecs
+	if err := spec.Assign(&vars); err != nil {
+		return nil, fmt.Errorf("find program constants: %w", err)
+	}
+	if err := vars.HasTcNetns.Set(have.TCNetns); err != nil {
 		return nil, fmt.Errorf("set program constants: %w", err)
 	}
 	return spec, nil

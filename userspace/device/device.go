@@ -13,15 +13,13 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/bpfacq/bpfacq/userspace/rtnetlink"
 )
 
 const (
 	// loopback is the index of lo in every namespace.
 	loopback = 1
-
-	// patience is how long an answer of the kernel may take, which comes at
-	// once unless it is lost.
-	patience = 10 * time.Second
 
 	// pause is how long changes are gathered after some were heeded: an address
 	// often comes with others.
@@ -46,7 +44,7 @@ type Table interface {
 type Watcher struct {
 	table  Table
 	log    *slog.Logger
-	events *events
+	events *rtnetlink.Events
 	handle *netlink.Handle
 	known  map[int]addresses
 }
@@ -59,13 +57,13 @@ type addresses struct{ v4, v6 netip.Addr }
 // The caller runs the Watcher and closes it.
 func Open(table Table, log *slog.Logger) (*Watcher, error) {
 	// Changes that come while the list is read are heeded after it.
-	events, err := subscribe()
+	events, err := rtnetlink.Subscribe(rtnetlink.Links | rtnetlink.Addresses)
 	if err != nil {
 		return nil, err
 	}
-	handle, err := newHandle()
+	handle, err := rtnetlink.Open()
 	if err != nil {
-		return nil, errors.Join(err, events.close())
+		return nil, errors.Join(err, events.Close())
 	}
 	w := &Watcher{table: table, log: log, events: events, handle: handle, known: make(map[int]addresses)}
 	if err := w.follow(); err != nil {
@@ -74,22 +72,10 @@ func Open(table Table, log *slog.Logger) (*Watcher, error) {
 	return w, nil
 }
 
-func newHandle() (*netlink.Handle, error) {
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, fmt.Errorf("open route netlink: %w", err)
-	}
-	if err := handle.SetSocketTimeout(patience); err != nil {
-		handle.Close()
-		return nil, fmt.Errorf("set route netlink timeout: %w", err)
-	}
-	return handle, nil
-}
-
 // Run keeps the table up to date until ctx is done, which is no error.
 func (w *Watcher) Run(ctx context.Context) error {
 	for {
-		if err := w.events.wait(ctx); err != nil || ctx.Err() != nil {
+		if err := w.events.Wait(ctx); err != nil || ctx.Err() != nil {
 			return err
 		}
 		if err := w.follow(); err != nil {
@@ -106,7 +92,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 // Close releases what Open has opened. It is not called while Run runs.
 func (w *Watcher) Close() error {
 	w.handle.Close()
-	return w.events.close()
+	return w.events.Close()
 }
 
 // follow reads all addresses and tells the table what has changed.

@@ -197,7 +197,7 @@ func TestLostChangesAreMadeUpFor(t *testing.T) {
 	h := newHost(t)
 	table := newTable()
 	w := h.open(t, table)
-	raw, err := w.events.file.SyscallConn()
+	raw, err := w.events.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}

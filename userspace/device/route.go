@@ -6,6 +6,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/bpfacq/bpfacq/userspace/rtnetlink"
 )
 
 // shortest is the fewest bits of a route that leads to somebody: what is wider
@@ -36,7 +38,7 @@ func (r Route) String() string {
 // routes lead to everybody and so do not count, nor do routes that lead nowhere
 // (blackhole, unreachable, prohibit, throw).
 func Overlapping(prefix netip.Prefix) (Route, bool, error) {
-	handle, err := newHandle()
+	handle, err := rtnetlink.Open()
 	if err != nil {
 		return Route{}, false, err
 	}
