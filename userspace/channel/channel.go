@@ -57,6 +57,8 @@ func (s State) String() string {
 // says about errors, and return soon after ctx is done.
 type Tunneler interface {
 	Connect(ctx context.Context, authority string) (tunnel.Stream, error)
+	ConnectUDP(ctx context.Context, authority string) (tunnel.Datagrams, error)
+	Protocol() string
 	Close() error
 }
 
@@ -74,8 +76,8 @@ type Options struct {
 	// Roots verify the host of an https diagnosticUri; nil is the system's.
 	Roots *x509.CertPool
 
-	// OnState, if not nil, is called after each change of state, also
-	// concurrently. It must not block.
+	// OnState, if not nil, is called after each change of state, or of what
+	// is known of datagrams, also concurrently. It must not block.
 	OnState func()
 
 	Log *slog.Logger // nil discards
@@ -100,6 +102,7 @@ type Channel struct {
 	state      State
 	cause      error // of StateDown
 	since      time.Time
+	datagrams  Datagrams
 	last       *member // that answered last
 	diagnostic string
 }
@@ -187,7 +190,9 @@ type Status struct {
 	Cause      string // of StateDown
 	Since      time.Time
 	Edge       string // "host:port" of the edge that answered last, unless it is lost since
+	Protocol   string // of that edge's TCP flows, as ALPN spells it
 	Diagnostic string // result of the last probe of diagnosticUri, unless the channel is down since
+	Datagrams  Datagrams
 }
 
 // Status describes the channel as it is now.
@@ -198,12 +203,12 @@ func (c *Channel) Status() Status {
 }
 
 func (c *Channel) status() Status {
-	s := Status{State: c.state, Since: c.since, Diagnostic: printable(c.diagnostic)}
+	s := Status{State: c.state, Since: c.since, Diagnostic: printable(c.diagnostic), Datagrams: c.datagrams}
 	if c.cause != nil {
 		s.Cause = printable(c.cause.Error())
 	}
 	if c.last != nil && c.last.answered {
-		s.Edge = address(c.last.edge)
+		s.Edge, s.Protocol = address(c.last.edge), c.last.tunnel.Protocol()
 	}
 	return s
 }

@@ -30,6 +30,9 @@ type member struct {
 	failures int  // in a row
 	retryAt  time.Time
 	err      error
+
+	datagrams      Datagrams
+	datagramsAsked time.Time // when that was learnt
 }
 
 func (m *member) lost() bool {
@@ -115,15 +118,16 @@ func (c *Channel) failed(m *member, err error) {
 // channel.
 func (c *Channel) note(change func()) {
 	c.mu.Lock()
-	before := c.state
+	before := c.status()
 	change()
 	c.update()
 	s := c.status()
 	c.mu.Unlock()
-	if s.State == before {
+	if s.State != before.State {
+		c.log.Info("channel state", slog.String("state", s.State.String()), slog.String("cause", s.Cause))
+	} else if s.Datagrams == before.Datagrams {
 		return
 	}
-	c.log.Info("channel state", slog.String("state", s.State.String()), slog.String("cause", s.Cause))
 	if c.opts.OnState != nil {
 		c.opts.OnState()
 	}
@@ -158,6 +162,7 @@ func (c *Channel) update() {
 		c.state, c.since = state, time.Now()
 	}
 	c.cause = cause
+	c.datagrams = c.knownDatagrams()
 }
 
 // jitter spreads a duration by a tenth, so that many hosts do not ask an edge

@@ -100,6 +100,7 @@ func (c *Channel) probeEdge(m *member) {
 		c.mu.Lock()
 		c.diagnostic = diagnostic
 		c.mu.Unlock()
+		c.probeDatagrams(m)
 	}
 }
 

@@ -75,6 +75,8 @@ type stub struct {
 	mu     sync.Mutex
 	answer connect
 	calls  []call
+	udp    error // what ConnectUDP returns
+	wanted int   // flows that ConnectUDP was asked for
 	closed int
 }
 
@@ -86,6 +88,42 @@ func (s *stub) Connect(ctx context.Context, authority string) (tunnel.Stream, er
 	s.mu.Unlock()
 	return answer(ctx, authority)
 }
+
+// Protocol implements Tunneler.
+func (s *stub) Protocol() string { return "h2" }
+
+// ConnectUDP implements Tunneler.
+func (s *stub) ConnectUDP(context.Context, string) (tunnel.Datagrams, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wanted++
+	if s.udp != nil {
+		return nil, s.udp
+	}
+	return still{}, nil
+}
+
+// carryUDP sets what ConnectUDP returns.
+func (s *stub) carryUDP(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.udp = err
+}
+
+// asked is how often ConnectUDP was asked for a flow.
+func (s *stub) asked() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.wanted
+}
+
+// still is a flow without datagrams.
+type still struct{}
+
+func (still) Send([][]byte) error          { return nil }
+func (still) Receive(func([][]byte)) error { return io.EOF }
+func (still) Dropped() uint64              { return 0 }
+func (still) Close() error                 { return nil }
 
 // Close implements Tunneler.
 func (s *stub) Close() error {

@@ -6,12 +6,22 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"github.com/bpfacq/bpfacq/userspace/capsule"
 )
 
 // request is what a CONNECT asks.
 type request struct {
 	authority     string
 	authorization string // value of Proxy-Authorization; empty for none
+	udp           bool   // CONNECT-UDP, RFC 9298
+}
+
+// path is the :path of a CONNECT-UDP to the authority.
+func (r request) path() string {
+	host, port, _ := net.SplitHostPort(r.authority)
+	n, _ := strconv.ParseUint(port, 10, 16)
+	return capsule.Path(host, uint16(n))
 }
 
 // checkAuthority accepts "host:port" as RFC 9110 section 9.3.6 wants it in a

@@ -21,6 +21,7 @@ var (
 
 	errWriteEnded     = errors.New("write after CloseWrite")
 	errSilent         = errors.New("edge silent, PING unanswered")
+	errNoHTTP2        = errors.New("edge speaks no HTTP/2")
 	errDrained        = errors.New("connection drained")
 	errIdle           = errors.New("surplus connection idle")
 	errAuthorization  = errors.New("send proxy authorization: not a header value")

@@ -90,7 +90,7 @@ func FuzzEdge(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, said []byte) {
 		o := Options{Address: "edge.example:443"}
-		p := newPool(newDialer(o), Options{Log: slog.New(slog.DiscardHandler), KeepAlive: time.Hour})
+		p := newPool(newDialer(o), Options{Log: slog.New(slog.DiscardHandler), KeepAlive: time.Hour}, func([]string, net.Addr) {})
 		defer p.cancel()
 		conn := script{Reader: bytes.NewReader(said)}
 		c := newH2Conn(&link{Conn: conn, raw: &pulse{Conn: conn}}, p)

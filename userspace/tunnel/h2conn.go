@@ -41,11 +41,12 @@ const (
 // to take any: what it has to say it queues. tend writes what is queued and
 // nobody else writes. Streams write in their own goroutines, see flush.
 type h2Conn struct {
-	link   *link
-	pool   *pool
-	framer *http2.Framer // its writing half appends to queue, with mu held
-	kicked chan struct{} // tells tend to look at queue
-	done   chan struct{} // closed by end
+	link    *link
+	pool    *pool
+	framer  *http2.Framer // its writing half appends to queue, with mu held
+	kicked  chan struct{} // tells tend to look at queue
+	done    chan struct{} // closed by end
+	settled chan struct{} // closed when the edge's first SETTINGS are known
 
 	load    atomic.Int32 // streams that are open or promised
 	limit   atomic.Int32 // of load
@@ -71,6 +72,8 @@ type h2Conn struct {
 	encoder  *hpack.Encoder
 	block    bytes.Buffer // encoder's output
 	maxFrame int          // the edge's SETTINGS_MAX_FRAME_SIZE
+	extended bool         // the edge takes extended CONNECT, RFC 8441
+	capsules []byte       // room to put some together
 
 	// Reading.
 	left   int           // of the connection's receive window
@@ -98,6 +101,7 @@ func newH2Conn(l *link, p *pool) *h2Conn {
 		pool:    p,
 		kicked:  make(chan struct{}, 1),
 		done:    make(chan struct{}),
+		settled: make(chan struct{}),
 		streams: make(map[uint32]*h2Stream),
 		nextID:  1,
 		window:  initialWindow,

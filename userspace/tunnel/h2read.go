@@ -247,11 +247,24 @@ func (c *h2Conn) onHeaders(f *http2.MetaHeadersFrame) error {
 		return nil
 	}
 	s.status = status
+	if alternatives := regularField(f, "alt-svc"); len(alternatives) > 0 {
+		c.pool.announced(alternatives, c.link.tcp.RemoteAddr())
+	}
 	close(s.answered)
 	if f.StreamEnded() {
 		s.end()
 	}
 	return nil
+}
+
+// regularField returns the values of a header field.
+func regularField(f *http2.MetaHeadersFrame, name string) (values []string) {
+	for _, field := range f.RegularFields() {
+		if field.Name == name {
+			values = append(values, field.Value)
+		}
+	}
+	return values
 }
 
 func streamError(s *h2Stream, code http2.ErrCode, cause error) error {
@@ -282,6 +295,11 @@ func (c *h2Conn) onSettings(f *http2.SettingsFrame) error {
 	if err := f.ForeachSetting(c.set); err != nil {
 		return err
 	}
+	select {
+	case <-c.settled:
+	default:
+		close(c.settled)
+	}
 	before := len(c.queue.b)
 	c.framer.WriteSettingsAck()
 	return c.answerQueued(before)
@@ -299,6 +317,8 @@ func (c *h2Conn) set(setting http2.Setting) error {
 	case http2.SettingMaxConcurrentStreams:
 		limit := int32(min(setting.Val, maxWindow))
 		c.pool.freed(int(limit - c.limit.Swap(limit)))
+	case http2.SettingEnableConnectProtocol:
+		c.extended = setting.Val == 1
 	case http2.SettingMaxFrameSize:
 		c.setMaxFrame(int(setting.Val))
 	case http2.SettingHeaderTableSize:

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/bpfacq/bpfacq/userspace/capsule"
 	"github.com/bpfacq/bpfacq/userspace/tlsrecord"
 )
 
@@ -194,13 +195,21 @@ func (c *h2Conn) queueData(id uint32, b []byte) {
 	c.queue.b = append(c.queue.b, b...)
 }
 
-// queueRequest queues the HEADERS of a CONNECT, RFC 9113 section 8.5. The
-// authorization is left indexable: it is too long to guess, and would make up
-// most of each request.
+// queueRequest queues the HEADERS of a CONNECT, RFC 9113 section 8.5, or of an
+// extended one, RFC 8441 section 4. The authorization is left indexable: it is too
+// long to guess, and would make up most of each request.
 func (c *h2Conn) queueRequest(id uint32, r request) {
 	c.block.Reset()
 	c.encoder.WriteField(hpack.HeaderField{Name: ":method", Value: "CONNECT"})
-	c.encoder.WriteField(hpack.HeaderField{Name: ":authority", Value: r.authority})
+	if r.udp {
+		c.encoder.WriteField(hpack.HeaderField{Name: ":protocol", Value: capsule.Protocol})
+		c.encoder.WriteField(hpack.HeaderField{Name: ":scheme", Value: "https"})
+		c.encoder.WriteField(hpack.HeaderField{Name: ":authority", Value: c.pool.dialer.address})
+		c.encoder.WriteField(hpack.HeaderField{Name: ":path", Value: r.path()})
+		c.encoder.WriteField(hpack.HeaderField{Name: capsule.Header, Value: capsule.HeaderTrue})
+	} else {
+		c.encoder.WriteField(hpack.HeaderField{Name: ":authority", Value: r.authority})
+	}
 	if r.authorization != "" {
 		c.encoder.WriteField(hpack.HeaderField{Name: "proxy-authorization", Value: r.authorization})
 	}

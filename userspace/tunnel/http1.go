@@ -61,14 +61,17 @@ func (s *h1Stream) ask(r request) error {
 	if _, err := io.WriteString(s.link, b.String()); err != nil {
 		return err
 	}
-	early, err := readAnswer(s.link, func() { s.link.raw.SetReadDeadline(time.Now().Add(snippetTime)) })
+	early, err := readAnswer(s.link,
+		func() { s.link.raw.SetReadDeadline(time.Now().Add(snippetTime)) },
+		func(alternatives []string) { s.tunnel.pool.announced(alternatives, s.link.tcp.RemoteAddr()) })
 	s.early = early
 	return err
 }
 
 // readAnswer reads the final answer to a CONNECT and returns the bytes read
-// after it. It calls hurry before it reads a refusal's body.
-func readAnswer(r io.Reader, hurry func()) ([]byte, error) {
+// after it. It calls hurry before it reads a refusal's body, and announced with
+// the Alt-Svc fields.
+func readAnswer(r io.Reader, hurry func(), announced func(alternatives []string)) ([]byte, error) {
 	limited := &io.LimitedReader{R: r, N: maxHeaderList}
 	buffered := bufio.NewReaderSize(limited, 4<<10)
 	for range maxInterim {
@@ -79,6 +82,7 @@ func readAnswer(r io.Reader, hurry func()) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read answer: %w", abrupt(err))
 		}
+		announced(answer.Header.Values("Alt-Svc"))
 		switch status := answer.StatusCode; {
 		case status/100 == 2:
 			return buffered.Peek(buffered.Buffered())

@@ -302,7 +302,7 @@ func FuzzHTTP1Answer(f *testing.F) {
 	f.Add([]byte("HTTP/1.1 100 C\r\n\r\nHTTP/1.0 403 F\r\nContent-Length: 2\r\n\r\nno"))
 	f.Add([]byte("HTTP/1.1 502 B\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		early, err := readAnswer(bytes.NewReader(b), func() {})
+		early, err := readAnswer(bytes.NewReader(b), func() {}, func([]string) {})
 		if err != nil {
 			if len(early) > 0 {
 				t.Errorf("both %q and %v", early, err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,6 +39,8 @@ type dialer struct {
 	timeout time.Duration
 	dial    func(ctx context.Context, network, address string) (net.Conn, error)
 	tls     *tls.Config // nil for cleartext
+
+	http2Only bool // whatever else the edge speaks
 }
 
 func newDialer(o Options) *dialer {
@@ -62,6 +65,13 @@ func newDialer(o Options) *dialer {
 	}
 	d.tls.MinVersion = max(d.tls.MinVersion, tls.VersionTLS12)
 	d.tls.NextProtos = []string{http2.NextProtoTLS, "http/1.1"}
+	switch o.Transport {
+	case TransportHTTP1:
+		d.tls.NextProtos = d.tls.NextProtos[1:]
+	case TransportHTTP2:
+		d.tls.NextProtos = d.tls.NextProtos[:1]
+		d.http2Only = true
+	}
 	// Small first records help a browser to render early; here they only
 	// cost: a frame is of use when it is complete.
 	d.tls.DynamicRecordSizingDisabled = true
@@ -71,17 +81,18 @@ func newDialer(o Options) *dialer {
 	return d
 }
 
+// speaksHTTP2 reports whether the edge is offered HTTP/2 at all.
+func (d *dialer) speaksHTTP2() bool {
+	return d.tls != nil && slices.Contains(d.tls.NextProtos, http2.NextProtoTLS)
+}
+
 // open dials the edge and shakes hands. Its error is a *StageError.
 func (d *dialer) open(ctx context.Context) (*link, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
 	conn, err := d.dial(ctx, "tcp", d.address)
 	if err != nil {
-		stage := StageDial
-		if _, ok := errors.AsType[*net.DNSError](err); ok {
-			stage = StageResolve
-		}
-		return nil, &StageError{stage, err}
+		return nil, &StageError{dialStage(err), err}
 	}
 	if d.tls == nil {
 		return &link{Conn: conn, raw: &pulse{Conn: conn}, tcp: conn}, nil
@@ -94,7 +105,19 @@ func (d *dialer) open(ctx context.Context) (*link, error) {
 		return nil, &StageError{StageTLS, err}
 	}
 	chosen := secure.ConnectionState().NegotiatedProtocol
+	if d.http2Only && chosen != http2.NextProtoTLS {
+		conn.Close()
+		return nil, &StageError{StageTLS, errNoHTTP2}
+	}
 	return &link{Conn: secure, raw: raw, train: records, tcp: conn, http2: chosen == http2.NextProtoTLS}, nil
+}
+
+// dialStage is where dialing broke off.
+func dialStage(err error) Stage {
+	if _, ok := errors.AsType[*net.DNSError](err); ok {
+		return StageResolve
+	}
+	return StageDial
 }
 
 // pulse notices when nothing comes from the edge any more. It lies under TLS,

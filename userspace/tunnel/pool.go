@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 const (
@@ -35,7 +37,8 @@ type pool struct {
 	size       int // connections that are kept
 	keepAlive  time.Duration
 	log        *slog.Logger
-	handshakes chan struct{} // a semaphore of maxHandshakes
+	announced  func(alternatives []string, edge net.Addr) // Alt-Svc of an answer
+	handshakes chan struct{}                              // a semaphore of maxHandshakes
 
 	ctx    context.Context // of dials; ends with close
 	cancel context.CancelFunc
@@ -53,7 +56,7 @@ type pool struct {
 	resume   time.Time
 }
 
-func newPool(d *dialer, o Options) *pool {
+func newPool(d *dialer, o Options, announced func([]string, net.Addr)) *pool {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &pool{
 		dialer:     d,
@@ -61,6 +64,7 @@ func newPool(d *dialer, o Options) *pool {
 		keepAlive:  o.KeepAlive,
 		log:        o.Log.With(slog.String("edge", o.Address)),
 		handshakes: make(chan struct{}, maxHandshakes),
+		announced:  announced,
 		ctx:        ctx,
 		cancel:     cancel,
 		http1:      !o.Secure,
@@ -239,6 +243,19 @@ func (p *pool) closeSpare() {
 	for len(p.spare) > p.queue.woken {
 		p.takeSpare().raw.Close()
 	}
+}
+
+// protocol is what the edge has chosen, as ALPN spells it, or empty.
+func (p *pool) protocol() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.http1:
+		return "http/1.1"
+	case len(p.conns) > 0:
+		return http2.NextProtoTLS
+	}
+	return ""
 }
 
 // freed says that a connection takes n streams more than before.

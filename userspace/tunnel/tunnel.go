@@ -1,8 +1,10 @@
 // Package tunnel is the agent's side of HTTP CONNECT to one edge.
 //
-// A [Tunnel] turns names and addresses into [Stream]s. Over HTTP/2 the streams
-// share a small pool of TLS connections; over HTTP/1.1 each has its own. Which
-// of the two an edge speaks is learnt from its first TLS handshake.
+// A [Tunnel] turns names and addresses into [Stream]s and [Datagrams]. Over HTTP/2
+// they share a small pool of TLS connections; over HTTP/1.1 each stream has its
+// own. Which of the two an edge speaks is learnt from its first TLS handshake. An
+// edge that announces HTTP/3 (RFC 7838) gets QUIC connections too: for datagrams,
+// and for streams if it prefers that.
 //
 // The flow's goroutines do the work: a writer encrypts and writes itself, and
 // takes what others queued meanwhile along. Each HTTP/2 connection adds one
@@ -19,8 +21,10 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/quic-go/quic-go/http3"
 	"golang.org/x/net/http/httpguts"
 )
 
@@ -76,6 +80,14 @@ type Options struct {
 	// *net.DNSError in its error tells that resolving failed.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
+	// ListenPacket makes the UDP sockets that QUIC uses, with the local address
+	// "0.0.0.0:0" or "[::]:0"; nil means a plain net.ListenConfig.
+	ListenPacket func(ctx context.Context, network, address string) (net.PacketConn, error)
+
+	// Transport is what the tunnel may speak to a secure edge; the zero value
+	// means TransportAuto.
+	Transport Transport
+
 	// DialTimeout bounds dialing and TLS handshake together. Zero means 10 s.
 	DialTimeout time.Duration
 
@@ -110,6 +122,8 @@ const connectAttempts = 3
 type Tunnel struct {
 	authorization func() string
 	pool          *pool
+	h3            *h3Pool     // nil if the tunnel does not speak HTTP/3
+	carriesUDP    atomic.Bool // the edge has answered as one that knows CONNECT-UDP
 
 	mu     sync.Mutex
 	closed bool
@@ -131,14 +145,21 @@ func New(o Options) *Tunnel {
 	if o.Connections <= 0 {
 		o.Connections = runtime.GOMAXPROCS(0)
 	}
+	if o.Transport == "" {
+		o.Transport = TransportAuto
+	}
 	if o.Authorization == nil {
 		o.Authorization = func() string { return "" }
 	}
-	return &Tunnel{
-		authorization: o.Authorization,
-		pool:          newPool(newDialer(o), o),
-		live:          make(map[*h1Stream]struct{}),
+	t := &Tunnel{authorization: o.Authorization, live: make(map[*h1Stream]struct{})}
+	d := newDialer(o)
+	announced := func([]string, net.Addr) {}
+	if o.Secure && (o.Transport == TransportAuto || o.Transport == TransportHTTP3) {
+		t.h3 = newH3Pool(d, o)
+		announced = t.h3.announced
 	}
+	t.pool = newPool(d, o, announced)
+	return t
 }
 
 // Connect asks the edge for a stream to authority, a "host:port" whose host is
@@ -148,13 +169,15 @@ func New(o Options) *Tunnel {
 // The error is a [*RefusedError] when the edge answered and declined, and a
 // [*StageError] when no answer came.
 func (t *Tunnel) Connect(ctx context.Context, authority string) (Stream, error) {
-	if err := checkAuthority(authority); err != nil {
+	r, err := t.request(authority, false)
+	if err != nil {
 		return nil, err
 	}
-	r := request{authority: authority, authorization: t.authorization()}
-	if !httpguts.ValidHeaderFieldValue(r.authorization) {
-		// Without the value: it is a secret.
-		return nil, &StageError{StageConnect, errAuthorization}
+	if t.h3 != nil && t.h3.wanted(false) {
+		s, err := t.connectHTTP3(ctx, r)
+		if err == nil || !t.elsewhere(err) {
+			return s, err
+		}
 	}
 	var shunned *h2Conn
 	for attempt := 1; ; attempt++ {
@@ -174,6 +197,68 @@ func (t *Tunnel) Connect(ctx context.Context, authority string) (Stream, error) 
 		}
 		shunned = c
 	}
+}
+
+// request is what a CONNECT to authority asks.
+func (t *Tunnel) request(authority string, udp bool) (request, error) {
+	if err := checkAuthority(authority); err != nil {
+		return request{}, err
+	}
+	r := request{authority: authority, authorization: t.authorization(), udp: udp}
+	if !httpguts.ValidHeaderFieldValue(r.authorization) {
+		// Without the value: it is a secret.
+		return request{}, &StageError{StageConnect, errAuthorization}
+	}
+	return r, nil
+}
+
+// connectHTTP3 is Connect over HTTP/3.
+func (t *Tunnel) connectHTTP3(ctx context.Context, r request) (Stream, error) {
+	return untilAnswered(
+		func(shunned *h3Conn) (*h3Conn, error) { return t.h3.acquire(ctx, h3Patience, shunned) },
+		func(c *h3Conn) (Stream, error) {
+			s, err := c.connect(ctx, r)
+			if err != nil {
+				return nil, err
+			}
+			return s, nil
+		})
+}
+
+// untilAnswered asks on connections until one answers, the last not again.
+func untilAnswered[C, F any](acquire func(shunned *C) (*C, error), ask func(*C) (F, error)) (F, error) {
+	var shunned *C
+	for n := 1; ; n++ {
+		c, err := acquire(shunned)
+		if err != nil {
+			var none F
+			return none, err
+		}
+		f, err := ask(c)
+		if err == nil || !errors.Is(err, errUnanswered) || n == connectAttempts {
+			return f, err
+		}
+		shunned = c
+	}
+}
+
+// elsewhere reports whether what HTTP/3 did not bring about is to be tried over
+// TCP.
+func (t *Tunnel) elsewhere(err error) bool {
+	if t.h3.always {
+		return false
+	}
+	broken, ok := errors.AsType[*StageError](err)
+	return ok && broken.Stage < StageConnect || errors.Is(err, errUnanswered) || errors.Is(err, ErrNoDatagrams)
+}
+
+// Protocol is the version of HTTP that TCP flows take now, as ALPN spells it:
+// "h3", "h2" or "http/1.1". It is empty before the edge is first reached.
+func (t *Tunnel) Protocol() string {
+	if t.h3 != nil && t.h3.carriesTCP() {
+		return http3.NextProtoH3
+	}
+	return t.pool.protocol()
 }
 
 func (t *Tunnel) connectHTTP1(ctx context.Context, l *link, r request) (Stream, error) {
@@ -221,5 +306,8 @@ func (t *Tunnel) Close() error {
 		s.Reset()
 	}
 	t.pool.close()
+	if t.h3 != nil {
+		t.h3.close()
+	}
 	return nil
 }
