@@ -19,24 +19,37 @@ import (
 	"github.com/bpfacq/bpfacq/userspace/edge"
 )
 
+// leastUDPIdle is what applications that keep a mapping of a NAT alive count
+// on, RFC 4787 section 4.3.
+const leastUDPIdle = 2 * time.Minute
+
 // edgeFlags is what the command line says of an edge.
 type edgeFlags struct {
 	listen, certificate, key, token, metrics string
 	allow                                    []string
+	http3, preferHTTP3                       bool
+	udpIdle                                  time.Duration
 }
 
 func newEdge(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "edge",
 		Short: "Run a small edge",
-		Long: `Edge runs the far end of the tunnel: it accepts HTTP CONNECT over TLS (HTTP/2 or
-HTTP/1.1), resolves names, and connects to the destinations that --allow names, until
-SIGINT or SIGTERM. Loopback, link-local and metadata addresses are always refused.
+		Long: `Edge runs the far end of the tunnel: it accepts HTTP CONNECT and, for UDP,
+CONNECT-UDP over TLS (HTTP/2; HTTP/1.1 without UDP), resolves names, and reaches the
+destinations that --allow names, until SIGINT or SIGTERM. Loopback, link-local and
+metadata addresses are always refused.
 
-A destination is HOST:PORTS: HOST is a name, "*." and a name, an address, a prefix or
-"*", with IPv6 in brackets; PORTS is a list such as 22,443,8000-8999, or "*".`,
+With --http3 it speaks HTTP/3 too, on the UDP port of the same number, which firewalls
+must let through. Clients then send their UDP that way, without one lost packet holding
+up the next; with --prefer-http3 their TCP as well.
+
+A destination is HOST:PORTS or HOST:PORTS/PROTOCOL: HOST is a name, "*." and a name, an
+address, a prefix or "*", with IPv6 in brackets; PORTS is a list such as
+22,443,8000-8999, or "*"; PROTOCOL is tcp or udp, and without it both are allowed.`,
 		Example: `  bpfacq edge --certificate edge.pem --key edge.key --allow 192.168.11.0/24:22,80,443
-  bpfacq edge --certificate edge.pem --key edge.key --allow '*.corp.example:*' --allow '[2001:db8::/32]:443'`,
+  bpfacq edge --certificate edge.pem --key edge.key --allow '*.corp.example:*' --allow '[2001:db8::/32]:443'
+  bpfacq edge --certificate edge.pem --key edge.key --http3 --allow '*:443' --allow 192.168.11.53:53/udp`,
 		Args: operands,
 	}
 	var f edgeFlags
@@ -44,6 +57,9 @@ A destination is HOST:PORTS: HOST is a name, "*." and a name, an address, a pref
 	cmd.Flags().StringVar(&f.certificate, "certificate", "", "PEM `file` with the certificate chain")
 	cmd.Flags().StringVar(&f.key, "key", "", "PEM `file` with the private key")
 	cmd.Flags().StringArrayVar(&f.allow, "allow", nil, "`destination` that flows may have; repeat for more")
+	cmd.Flags().BoolVar(&f.http3, "http3", false, "speak HTTP/3 too, on the UDP port of the same number")
+	cmd.Flags().BoolVar(&f.preferHTTP3, "prefer-http3", false, "ask clients to use HTTP/3 for TCP as well; implies --http3")
+	cmd.Flags().DurationVar(&f.udpIdle, "udp-idle", 3*time.Minute, "`time` without a datagram after which a flow of UDP ends, 2m or more")
 	cmd.Flags().StringVar(&f.token, "token-file", "", "`file` with the bearer token that clients must present")
 	cmd.Flags().StringVar(&f.metrics, "metrics", "", "`address` that serves Prometheus metrics at /metrics")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -52,6 +68,9 @@ A destination is HOST:PORTS: HOST is a name, "*." and a name, an address, a pref
 		}
 		if _, err := edge.ParseAllow(f.allow); err != nil {
 			return &usageError{err.Error(), forExample(cmd)}
+		}
+		if f.udpIdle < leastUDPIdle {
+			return &usageError{fmt.Sprintf("--udp-idle %v is shorter than %v", f.udpIdle, leastUDPIdle), forExample(cmd)}
 		}
 		return e.serveEdge(cmd.Context(), f)
 	}
@@ -78,6 +97,10 @@ func (e *env) serveEdge(ctx context.Context, f edgeFlags) error {
 		Token:       token,
 		Metrics:     registry,
 		Log:         log,
+
+		HTTP3:          f.http3 || f.preferHTTP3,
+		PreferHTTP3:    f.preferHTTP3,
+		UDPIdleTimeout: f.udpIdle,
 	})
 	if err != nil {
 		return err
@@ -86,7 +109,7 @@ func (e *env) serveEdge(ctx context.Context, f edgeFlags) error {
 	if err != nil {
 		return err
 	}
-	log.Info("edge listens", slog.String("address", tunnels.Addr().String()))
+	log.Info("edge listens", slog.Bool("http3", f.http3 || f.preferHTTP3), slog.String("address", tunnels.Addr().String()))
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return server.Serve(ctx, tunnels) })
 	if f.metrics != "" {

@@ -55,7 +55,7 @@ func TestEdgeServesTunnelsAndMetricsUntilStopped(t *testing.T) {
 	)
 	wg.Go(func() {
 		got = execute(ctx, func(e *env) { e.stderr = write }, "edge", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0",
-			"--certificate", certificate, "--key", key, "--allow", "example.com:443")
+			"--certificate", certificate, "--key", key, "--allow", "example.com:443", "--prefer-http3")
 		write.Close()
 	})
 
@@ -86,10 +86,20 @@ func TestEdgeServesTunnelsAndMetricsUntilStopped(t *testing.T) {
 		if err != nil || resp.StatusCode != http.StatusOK {
 			t.Errorf("get %s: %s %q, %v", url, resp.Status, body, err)
 		}
+		if announced := resp.Header.Get("Alt-Svc"); strings.HasPrefix(url, "https:") && !strings.HasPrefix(announced, "h3=") {
+			t.Errorf("get %s: Alt-Svc %q, want h3 first", url, announced)
+		}
 	}
 	cancel()
 	wg.Wait()
 	if got.status != 0 || got.stdout != "" {
+		t.Errorf("edge = %+v", got)
+	}
+}
+
+func TestEdgeKeepsFlowsOfUDPForTwoMinutes(t *testing.T) {
+	got := execute(t.Context(), nil, "edge", "--certificate", "c", "--key", "k", "--allow", "example.com:443/udp", "--udp-idle", "119s")
+	if got.status != 2 || !strings.Contains(got.stderr, "--udp-idle 1m59s is shorter than 2m0s") {
 		t.Errorf("edge = %+v", got)
 	}
 }

@@ -13,9 +13,10 @@ import (
 // Allow is the list of destinations that flows may reach. A destination that
 // no rule covers is refused, so the empty list refuses all.
 //
-// A rule names a host and its ports:
+// A rule names a host and its ports, and may name a protocol; without one it
+// covers both:
 //
-//	rule    = host ":" ports
+//	rule    = host ":" ports [ "/" ( "tcp" | "udp" ) ]
 //	host    = "*" | name | "*." name | address | prefix | "[" ( address | prefix ) "]"
 //	ports   = "*" | range *( "," range )
 //	range   = port [ "-" port ]
@@ -38,7 +39,16 @@ type allowRule struct {
 	suffix string       // ".corp.example", lower case
 	prefix netip.Prefix // IPv4 is never IPv4-mapped
 	ports  []policy.PortRange
+	only   protocol // empty for all
 }
+
+// protocol is that of a flow, in the letters of rules and metrics.
+type protocol string
+
+const (
+	tcp protocol = "tcp"
+	udp protocol = "udp"
+)
 
 // RuleError says where a rule of the list breaks the grammar of [Allow].
 type RuleError struct {
@@ -76,7 +86,12 @@ func parseRule(text string) (rule allowRule, at int, want string) {
 	if want := rule.parseHost(text[:colon]); want != "" {
 		return rule, 0, want
 	}
-	at, want = rule.parsePorts(text[colon+1:])
+	ports, only, named := strings.Cut(text[colon+1:], "/")
+	rule.only = protocol(only)
+	if named && rule.only != tcp && rule.only != udp {
+		return rule, len(text) - len(only), `"tcp" or "udp"`
+	}
+	at, want = rule.parsePorts(ports)
 	return rule, colon + 1 + at, want
 }
 
@@ -159,20 +174,23 @@ func parsePort(s string) (uint16, bool) {
 
 // allowsName reports whether a rule covers the name, which is in lower case,
 // whatever its addresses.
-func (a *Allow) allowsName(name string, port uint16) bool {
+func (a *Allow) allowsName(name string, port uint16, p protocol) bool {
 	return slices.ContainsFunc(a.rules, func(r allowRule) bool {
 		match := r.any || name == r.name || r.suffix != "" && strings.HasSuffix(name, r.suffix)
-		return match && r.allowsPort(port)
+		return match && r.allowsPort(port, p)
 	})
 }
 
 // allowsAddr reports whether a rule covers the address.
-func (a *Allow) allowsAddr(addr netip.Addr, port uint16) bool {
+func (a *Allow) allowsAddr(addr netip.Addr, port uint16, p protocol) bool {
 	return slices.ContainsFunc(a.rules, func(r allowRule) bool {
-		return (r.any || r.prefix.Contains(addr)) && r.allowsPort(port)
+		return (r.any || r.prefix.Contains(addr)) && r.allowsPort(port, p)
 	})
 }
 
-func (r *allowRule) allowsPort(port uint16) bool {
-	return slices.ContainsFunc(r.ports, func(p policy.PortRange) bool { return p.Contains(port) })
+func (r *allowRule) allowsPort(port uint16, p protocol) bool {
+	if r.only != "" && r.only != p {
+		return false
+	}
+	return slices.ContainsFunc(r.ports, func(ports policy.PortRange) bool { return ports.Contains(port) })
 }

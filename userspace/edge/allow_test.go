@@ -49,12 +49,39 @@ func TestAllowCoversWhatItsRuleSays(t *testing.T) {
 			if !ok {
 				t.Fatalf("parseAuthority(%q) reads nothing", test.target)
 			}
-			got := target.name != "" && allow.allowsName(target.name, target.port) ||
-				target.addr.IsValid() && allow.allowsAddr(target.addr, target.port)
+			got := target.name != "" && allow.allowsName(target.name, target.port, tcp) ||
+				target.addr.IsValid() && allow.allowsAddr(target.addr, target.port, tcp)
 			if got != test.want {
 				t.Errorf("allowed = %t, want %t", got, test.want)
 			}
 		})
+	}
+}
+
+func TestAllowCoversTheProtocolThatItsRuleNames(t *testing.T) {
+	tests := []struct {
+		rule     string
+		tcp, udp bool
+	}{
+		{"10.0.0.0/8:53", true, true},
+		{"10.0.0.0/8:53/tcp", true, false},
+		{"10.0.0.0/8:53/udp", false, true},
+		{"10.0.0.0/8:*/udp", false, true},
+		{"10.0.0.0/8:22,50-60/tcp", true, false},
+		{"*:*/udp", false, true},
+	}
+	for _, test := range tests {
+		allow, err := ParseAllow([]string{test.rule})
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := netip.MustParseAddr("10.1.2.3")
+		if got := allow.allowsAddr(addr, 53, tcp); got != test.tcp {
+			t.Errorf("%s: TCP is allowed = %t, want %t", test.rule, got, test.tcp)
+		}
+		if got := allow.allowsAddr(addr, 53, udp); got != test.udp {
+			t.Errorf("%s: UDP is allowed = %t, want %t", test.rule, got, test.udp)
+		}
 	}
 }
 
@@ -63,7 +90,7 @@ func TestNoRuleAllowsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if allow.allowsName("a.example", 80) || allow.allowsAddr(netip.MustParseAddr("192.0.2.1"), 80) {
+	if allow.allowsName("a.example", 80, tcp) || allow.allowsAddr(netip.MustParseAddr("192.0.2.1"), 80, tcp) {
 		t.Error("an empty list allows a destination")
 	}
 }
@@ -79,6 +106,11 @@ func TestParseAllowSaysWhereARuleIsWrong(t *testing.T) {
 		{"empty ports", "10.0.0.0/8:", 12},
 		{"port 0", "10.0.0.0/8:0", 12},
 		{"port beyond 16 bits", "10.0.0.0/8:65536", 12},
+		{"empty protocol", "10.0.0.0/8:80/", 15},
+		{"another protocol", "10.0.0.0/8:80/sctp", 15},
+		{"protocol in capitals", "10.0.0.0/8:80/UDP", 15},
+		{"protocol of a single port", "10.0.0.0/8:80/udp,81", 15},
+		{"wrong port before a protocol", "10.0.0.0/8:0/udp", 12},
 		{"port with sign", "10.0.0.0/8:+80", 12},
 		{"port with leading zero", "10.0.0.0/8:080", 12},
 		{"port that is a name", "10.0.0.0/8:http", 12},
@@ -117,7 +149,7 @@ func TestParseAllowSaysWhereARuleIsWrong(t *testing.T) {
 }
 
 func FuzzParseAllow(f *testing.F) {
-	for _, seed := range []string{"10.0.0.0/8:*", "*.corp.example:443", "192.168.11.200:22,80-90", "[2001:db8::/32]:1", "*:*", ":"} {
+	for _, seed := range []string{"10.0.0.0/8:*", "*.corp.example:443", "192.168.11.200:22,80-90", "[2001:db8::/32]:1", "*:*/udp", ":"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, rule string) {

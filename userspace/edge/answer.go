@@ -6,6 +6,8 @@ import (
 	"strconv"
 
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/bpfacq/bpfacq/userspace/capsule"
 )
 
 // answer is a whole response to a request that becomes no flow, in either
@@ -37,11 +39,22 @@ func plainAnswer(method, path string) *answer {
 	return a
 }
 
+// unknownProtocol answers an extended CONNECT for something else than UDP.
+func unknownProtocol() *answer {
+	return newAnswer(http.StatusNotImplemented, "send CONNECT without :protocol, or with "+capsule.Protocol)
+}
+
+// badPath answers a CONNECT-UDP for another URI template than the default, or
+// for no port of a host.
+func badPath() *answer {
+	return newAnswer(http.StatusBadRequest, "send CONNECT-UDP for /.well-known/masque/udp/HOST/PORT/")
+}
+
 // refuse counts and logs a refusal, and returns what to answer.
-func (e *Edge) refuse(client, authority string, r *refusal) *answer {
-	e.metrics.blocked(r.reason)
-	e.log.Info("refuse flow", slog.String("client", client), slog.String("authority", authority),
-		slog.String("reason", r.reason), slog.Int("status", r.status))
+func (e *Edge) refuse(client string, p protocol, authority string, r *refusal) *answer {
+	e.metrics.blocked(p, r.reason)
+	e.log.Info("refuse flow", slog.String("client", client), slog.String("protocol", string(p)),
+		slog.String("authority", authority), slog.String("reason", r.reason), slog.Int("status", r.status))
 	a := newAnswer(r.status, r.text)
 	a.fields = append(a.fields, hpack.HeaderField{Name: "proxy-status", Value: "bpfacq; error=" + r.proxy})
 	if r.status == http.StatusProxyAuthRequired {

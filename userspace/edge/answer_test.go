@@ -19,6 +19,9 @@ import (
 // (names in lower case) and body.
 func ask(t *testing.T, protocol string, addr net.Addr, config *tls.Config, method, target string, fields ...string) (status string, header map[string]string, body string) {
 	t.Helper()
+	if protocol == "h3" {
+		return ask3(t, addr, config, method, target, fields...)
+	}
 	if protocol == "h2" {
 		request := []string{":method", method, ":scheme", "https", ":authority", addr.String(), ":path", target}
 		if method == http.MethodConnect {
@@ -111,6 +114,7 @@ func TestEdgeAnswersWhatBecomesNoFlow(t *testing.T) {
 			body: "CONNECT", field: "allow", value: "CONNECT, GET, HEAD"},
 	}
 	_, addr, config := serve(t, func(o *Options) {
+		o.HTTP3 = true
 		o.Token = "secret"
 		o.Allow = append(o.Allow, "169.254.0.0/16:*", "*.corp.example:*")
 		o.Resolver = names{}
@@ -140,6 +144,7 @@ func TestEdgeAnswers504WhenADestinationIsSilent(t *testing.T) {
 		o.Allow = append(o.Allow, "*.corp.example:*")
 		o.Resolver = slow{}
 		o.DialTimeout = 1
+		o.HTTP3 = true
 	})
 	for protocol := range protocols {
 		if status, _, _ := ask(t, protocol, addr, config, "CONNECT", "host.corp.example:80"); status != "504" {
@@ -152,7 +157,7 @@ func TestFlowsOverTheLimitAreRefused(t *testing.T) {
 	for protocol, open := range protocols {
 		t.Run(protocol, func(t *testing.T) {
 			target := serveOrigin(t, echo)
-			e, addr, config := serve(t, func(o *Options) { o.MaxFlows = 1 })
+			e, addr, config := serve(t, speaking(protocol), func(o *Options) { o.MaxFlows = 1 })
 			first := open(t, addr, config, target)
 			if status, _, _ := ask(t, protocol, addr, config, "CONNECT", target); status != "503" {
 				t.Errorf("second flow: status %s, want 503", status)
@@ -210,10 +215,10 @@ bpfacq_edge_bytes_total{direction="sent"} 4
 # HELP bpfacq_edge_flows Flows being dialed or carried now.
 # TYPE bpfacq_edge_flows gauge
 bpfacq_edge_flows 0
-# HELP bpfacq_edge_flows_total Flows that clients asked for, by verdict (pass or block) and its reason.
+# HELP bpfacq_edge_flows_total Flows that clients asked for, by protocol (tcp or udp), verdict (pass or block) and its reason.
 # TYPE bpfacq_edge_flows_total counter
-bpfacq_edge_flows_total{reason="allowed",verdict="pass"} 1
-bpfacq_edge_flows_total{reason="not-allowed",verdict="block"} 1
+bpfacq_edge_flows_total{protocol="tcp",reason="allowed",verdict="pass"} 1
+bpfacq_edge_flows_total{protocol="tcp",reason="not-allowed",verdict="block"} 1
 `
 	if err := testutil.GatherAndCompare(registry, strings.NewReader(ended), "bpfacq_edge_flows", "bpfacq_edge_flows_total", "bpfacq_edge_bytes_total"); err != nil {
 		t.Error(err)

@@ -1,12 +1,15 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
 	"net/netip"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/bpfacq/bpfacq/userspace/policy"
 )
@@ -33,32 +36,68 @@ type dialer struct {
 	connect   func(context.Context, netip.AddrPort) (*net.TCPConn, error)
 }
 
-// dial returns a connection to an authority. Every address is checked after
-// resolution and is itself what is dialed, so a name that changes its mind
-// between check and use (DNS rebinding) gains nothing.
+// dial returns a connection to an authority.
 func (d *dialer) dial(ctx context.Context, text string) (*net.TCPConn, *refusal) {
-	a, ok := parseAuthority(text)
-	if !ok {
-		return nil, badAuthority(text)
-	}
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
+	addrs, port, refused := d.find(ctx, text, tcp)
+	if refused != nil {
+		return nil, refused
+	}
+	conn, err := d.race(ctx, addrs, port)
+	if err != nil {
+		return nil, dialRefusal(ctx, text, err)
+	}
+	return conn, nil
+}
+
+// dialUDP returns a socket that is connected to an authority: to the first
+// address, in the resolver's order, that there is a route to.
+func (d *dialer) dialUDP(ctx context.Context, text string) (*net.UDPConn, *refusal) {
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	addrs, port, refused := d.find(ctx, text, udp)
+	if refused != nil {
+		return nil, refused
+	}
+	dialer := net.Dialer{Control: refuseBroadcast}
+	var err error
+	for _, addr := range addrs {
+		var conn net.Conn
+		if conn, err = dialer.DialContext(ctx, "udp", netip.AddrPortFrom(addr, port).String()); err == nil {
+			return conn.(*net.UDPConn), nil
+		}
+	}
+	return nil, dialRefusal(ctx, text, err)
+}
+
+// refuseBroadcast takes back what package net allows all UDP sockets: a flow has
+// one destination, not a network.
+func refuseBroadcast(_, _ string, raw syscall.RawConn) error {
+	var failed error
+	err := raw.Control(func(fd uintptr) {
+		failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 0)
+	})
+	return cmp.Or(err, failed)
+}
+
+// find returns the addresses to dial, at least one and at most maxAddrs. Every
+// address is checked after resolution and is itself what is dialed, so a name
+// that changes its mind between check and use (DNS rebinding) gains nothing.
+func (d *dialer) find(ctx context.Context, text string, p protocol) ([]netip.Addr, uint16, *refusal) {
+	a, ok := parseAuthority(text)
+	if !ok {
+		return nil, 0, badAuthority(text)
+	}
 	addrs := []netip.Addr{a.addr}
 	if a.name != "" {
 		var refused *refusal
 		if addrs, refused = d.resolve(ctx, a); refused != nil {
-			return nil, refused
+			return nil, 0, refused
 		}
 	}
-	addrs, refused := d.permitted(a, addrs)
-	if refused != nil {
-		return nil, refused
-	}
-	conn, err := d.race(ctx, addrs[:min(len(addrs), maxAddrs)], a.port)
-	if err != nil {
-		return nil, dialRefusal(ctx, a.text, err)
-	}
-	return conn, nil
+	addrs, refused := d.permitted(a, addrs, p)
+	return addrs[:min(len(addrs), maxAddrs)], a.port, refused
 }
 
 func (d *dialer) resolve(ctx context.Context, a authority) ([]netip.Addr, *refusal) {
@@ -75,13 +114,13 @@ func (d *dialer) resolve(ctx context.Context, a authority) ([]netip.Addr, *refus
 }
 
 // permitted keeps the addresses that a rule covers and nothing protects.
-func (d *dialer) permitted(a authority, addrs []netip.Addr) ([]netip.Addr, *refusal) {
-	named := a.name != "" && d.allow.allowsName(a.name, a.port)
+func (d *dialer) permitted(a authority, addrs []netip.Addr, p protocol) ([]netip.Addr, *refusal) {
+	named := a.name != "" && d.allow.allowsName(a.name, a.port, p)
 	refused := notAllowed(a.text)
 	var kept []netip.Addr
 	for _, addr := range addrs {
 		addr = addr.Unmap()
-		if !named && !d.allow.allowsAddr(addr, a.port) {
+		if !named && !d.allow.allowsAddr(addr, a.port, p) {
 			continue
 		}
 		if why := d.protection(addr, a.port); why != "" {

@@ -6,7 +6,11 @@
 // section 8.5) or HTTP/1.1, chosen by ALPN. TLS and HTTP/1.1 are net/http's.
 // HTTP/2 is served here, on golang.org/x/net/http2's framing: net/http ends a
 // stream both ways as soon as one way has ended, and a flow must be able to
-// close by halves.
+// close by halves. If Options.HTTP3 says so it speaks HTTP/3 (RFC 9114) too,
+// which is quic-go's, and announces that by Alt-Svc (RFC 7838).
+//
+// UDP is carried by CONNECT-UDP (RFC 9298): over HTTP/2 in capsules, over HTTP/3
+// in datagrams, and in capsules where a datagram is too long (RFC 9297).
 //
 // Names are resolved here. By default no flow reaches loopback, link-local,
 // multicast or metadata addresses, whatever name leads there.
@@ -50,8 +54,10 @@ type Edge struct {
 	token   [sha256.Size]byte
 	metrics *metrics
 	buffers *buffers
+	rooms   rooms
 	slots   atomic.Int64
 	log     *slog.Logger
+	altSvc  string // set by Serve before it accepts
 
 	begun     atomic.Bool
 	closing   chan struct{} // closed by Close
@@ -64,7 +70,8 @@ type Edge struct {
 	carriers sync.WaitGroup // of live
 }
 
-// carrier is what carries flows: an HTTP/2 connection or an HTTP/1.1 tunnel.
+// carrier is what carries flows: an HTTP/2 connection, an HTTP/1.1 tunnel, or
+// a stream of HTTP/3.
 type carrier interface {
 	drain() // take no new flow; end when none is left
 	abort() // end now, with resets
@@ -117,7 +124,8 @@ func (e *Edge) Listen(ctx context.Context) (net.Listener, error) {
 
 // Serve accepts tunnels from ln until ctx is done or the edge is closed, then
 // drains: it accepts no more, lets flows finish for DrainTimeout, resets the
-// rest and returns nil when all its goroutines have ended. It closes ln. An
+// rest and returns nil when all its goroutines have ended. It closes ln. With
+// HTTP3 it does the same on the UDP port of ln's address, which it opens. An
 // Edge serves once; after that, or after Close, the error is [ErrClosed].
 func (e *Edge) Serve(ctx context.Context, ln net.Listener) error {
 	limited := limit(ln, e.options.MaxConnections, e.metrics.connections)
@@ -126,10 +134,14 @@ func (e *Edge) Serve(ctx context.Context, ln net.Listener) error {
 		return ErrClosed
 	}
 	defer close(e.done)
+	h3, err := e.listenHTTP3(ctx, ln.Addr())
+	if err != nil {
+		limited.Close()
+		return err
+	}
 	server := e.server()
 	served := make(chan error, 1)
 	go func() { served <- server.ServeTLS(limited, "", "") }()
-	var err error
 	select {
 	case err = <-served:
 		err = fmt.Errorf("accept tunnels: %w", err)
@@ -137,8 +149,10 @@ func (e *Edge) Serve(ctx context.Context, ln net.Listener) error {
 	case <-e.closing:
 	}
 	limited.Close()
+	h3.drain()
 	e.drain()
 	server.Close()
+	h3.close()
 	limited.wait()
 	if err == nil {
 		<-served
@@ -242,15 +256,13 @@ func (e *Edge) giveSlot() {
 	e.metrics.active.Dec()
 }
 
-// open starts a flow: it checks the token, takes a slot, checks the authority and
-// every address of it, and dials. The caller gives the slot of a connection
-// back when it has closed it.
+// open starts a flow of TCP: it checks the token, takes a slot, checks the
+// authority and every address of it, and dials. The caller gives the slot of a
+// connection back when it has closed it.
 func (e *Edge) open(ctx context.Context, authority, authorization string) (*net.TCPConn, *refusal) {
-	if !e.authorized(authorization) {
-		return nil, wrongToken()
-	}
-	if !e.takeSlot() {
-		return nil, overLimit()
+	refused := e.admit(authorization)
+	if refused != nil {
+		return nil, refused
 	}
 	begun := time.Now()
 	conn, refused := e.dialer.dial(ctx, authority)
@@ -260,6 +272,37 @@ func (e *Edge) open(ctx context.Context, authority, authorization string) (*net.
 	}
 	e.metrics.dial.Observe(time.Since(begun).Seconds())
 	return conn, nil
+}
+
+// openDatagrams is open for a flow of UDP.
+func (e *Edge) openDatagrams(ctx context.Context, authority, authorization string) (*datagrams, *refusal) {
+	refused := e.admit(authorization)
+	if refused != nil {
+		return nil, refused
+	}
+	conn, refused := e.dialer.dialUDP(ctx, authority)
+	if refused != nil {
+		e.giveSlot()
+		return nil, refused
+	}
+	d, err := e.newDatagrams(conn)
+	if err != nil {
+		conn.Close()
+		e.giveSlot()
+		return nil, dialRefusal(ctx, authority, err)
+	}
+	return d, nil
+}
+
+// admit checks the token and takes a slot.
+func (e *Edge) admit(authorization string) *refusal {
+	if !e.authorized(authorization) {
+		return wrongToken()
+	}
+	if !e.takeSlot() {
+		return overLimit()
+	}
+	return nil
 }
 
 // authorized compares digests, so that neither the token's bytes nor its

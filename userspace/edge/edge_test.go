@@ -134,7 +134,7 @@ func TestCloseLetsFlowsFinish(t *testing.T) {
 	for protocol, open := range protocols {
 		t.Run(protocol, func(t *testing.T) {
 			target := serveOrigin(t, echo)
-			e, addr, config := serve(t, func(o *Options) { o.DrainTimeout = time.Minute })
+			e, addr, config := serve(t, speaking(protocol), func(o *Options) { o.DrainTimeout = time.Minute })
 			flow := open(t, addr, config, target)
 			closed := make(chan struct{})
 			go func() {
@@ -145,7 +145,7 @@ func TestCloseLetsFlowsFinish(t *testing.T) {
 			if err := roundTrip(flow, 1, 100_000); err != nil {
 				t.Errorf("flow during the drain: %v", err)
 			}
-			if f, ok := flow.(*http1Flow); ok {
+			if f, ok := flow.(io.Closer); ok {
 				f.Close()
 			}
 			<-closed
@@ -167,7 +167,7 @@ func TestCloseResetsFlowsThatDoNotFinish(t *testing.T) {
 				_, err := io.Copy(io.Discard, conn)
 				ended <- err
 			})
-			e, addr, config := serve(t)
+			e, addr, config := serve(t, speaking(protocol))
 			flow := open(t, addr, config, target)
 			e.Close()
 			if err := <-ended; !errors.Is(err, syscall.ECONNRESET) {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/quic-go/quic-go/http3"
 )
 
 // testFlow is the client's end of a flow.
@@ -70,6 +72,13 @@ var protocols = map[string]func(testing.TB, net.Addr, *tls.Config, string) testF
 		}
 		return &http1Flow{conn, reader}
 	},
+	"h3": func(tb testing.TB, addr net.Addr, config *tls.Config, target string) testFlow {
+		f := request3(tb, addr, config, connectRequest(target))
+		if f.response.StatusCode != http.StatusOK {
+			tb.Fatalf("response %v", f.response)
+		}
+		return f
+	},
 }
 
 // eachProtocol runs the test with a flow to an origin.
@@ -77,7 +86,7 @@ func eachProtocol(t *testing.T, origin func(*net.TCPConn), test func(*testing.T,
 	for name, open := range protocols {
 		t.Run(name, func(t *testing.T) {
 			target := serveOrigin(t, origin)
-			_, addr, config := serve(t)
+			_, addr, config := serve(t, speaking(name))
 			test(t, open(t, addr, config, target))
 		})
 	}
@@ -155,6 +164,10 @@ func TestDestinationResetIsPassedOn(t *testing.T) {
 		if s, ok := flow.(*clientStream); ok {
 			if !errors.Is(err, errStreamReset) || s.resetCode() != "CONNECT_ERROR" {
 				t.Errorf("Read = %v, want a reset with CONNECT_ERROR", err)
+			}
+		} else if _, ok := flow.(*http3Flow); ok {
+			if broken, ok := errors.AsType[*http3.Error](err); !ok || broken.ErrorCode != http3.ErrCodeConnectError {
+				t.Errorf("Read = %v, want a reset with H3_CONNECT_ERROR", err)
 			}
 		} else if !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("Read = %v, want ECONNRESET", err)

@@ -16,6 +16,9 @@ const maxHeaderBytes = 16 << 10
 
 // serveHTTP1 answers one HTTP/1.1 request.
 func (e *Edge) serveHTTP1(w http.ResponseWriter, r *http.Request) {
+	if e.altSvc != "" {
+		w.Header().Set("Alt-Svc", e.altSvc)
+	}
 	if r.Method != http.MethodConnect {
 		plainAnswer(r.Method, r.URL.Path).write(w)
 		return
@@ -24,13 +27,13 @@ func (e *Edge) serveHTTP1(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	t := &tunnel{edge: e, cancel: cancel}
 	if !e.enter(t) {
-		e.refuse(r.RemoteAddr, r.RequestURI, overLimit()).write(w)
+		e.refuse(r.RemoteAddr, tcp, r.RequestURI, overLimit()).write(w)
 		return
 	}
 	defer e.leave(t)
 	origin, refused := e.open(ctx, r.RequestURI, r.Header.Get("Proxy-Authorization"))
 	if refused != nil {
-		e.refuse(r.RemoteAddr, r.RequestURI, refused).write(w)
+		e.refuse(r.RemoteAddr, tcp, r.RequestURI, refused).write(w)
 		return
 	}
 	defer e.giveSlot()
@@ -44,7 +47,15 @@ func (e *Edge) serveHTTP1(w http.ResponseWriter, r *http.Request) {
 	t.carry(conn.(*tls.Conn), origin, early)
 }
 
-// write sends the answer over HTTP/1.1.
+// opened1 is the header that begins a flow over HTTP/1.1.
+func (e *Edge) opened1() string {
+	if e.altSvc == "" {
+		return "HTTP/1.1 200 OK\r\n\r\n"
+	}
+	return "HTTP/1.1 200 OK\r\nAlt-Svc: " + e.altSvc + "\r\n\r\n"
+}
+
+// write sends the answer over HTTP/1.1 or HTTP/3.
 func (a *answer) write(w http.ResponseWriter) {
 	for _, f := range a.fields {
 		w.Header().Set(f.Name, f.Value)
@@ -91,8 +102,8 @@ func (t *tunnel) carry(client *tls.Conn, origin *net.TCPConn, early []byte) {
 		t.abort()
 		return
 	}
-	t.edge.metrics.passed()
-	if _, err := io.WriteString(client, "HTTP/1.1 200 OK\r\n\r\n"); err != nil {
+	t.edge.metrics.passed(tcp)
+	if _, err := io.WriteString(client, t.edge.opened1()); err != nil {
 		t.abort()
 		return
 	}

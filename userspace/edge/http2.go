@@ -117,6 +117,7 @@ func (c *connection) greet() error {
 		http2.Setting{ID: http2.SettingInitialWindowSize, Val: streamWindow},
 		http2.Setting{ID: http2.SettingMaxFrameSize, Val: maxReadFrame},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxHeaderBytes},
+		http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1},
 	)
 	c.framer.WriteWindowUpdate(0, connectionWindow-65535)
 	c.hurry()
@@ -301,6 +302,11 @@ func (c *connection) drain() {
 	defer c.mu.Unlock()
 	c.draining = true
 	c.framer.WriteGoAway(c.lastID, http2.ErrCodeNo, nil)
+	for _, s := range c.streams {
+		if s.udp != nil {
+			s.udp.retire()
+		}
+	}
 	c.hurry()
 	c.settleIdle()
 }

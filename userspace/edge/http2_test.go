@@ -217,7 +217,7 @@ func TestRequestsThatAreNoPlainConnect(t *testing.T) {
 		fields []string
 		status string
 	}{
-		"extended CONNECT":   {[]string{":method", "CONNECT", ":protocol", "connect-udp", ":scheme", "https", ":authority", "edge.test", ":path", "/"}, "501"},
+		"extended CONNECT":   {[]string{":method", "CONNECT", ":protocol", "websocket", ":scheme", "https", ":authority", "edge.test", ":path", "/"}, "501"},
 		"CONNECT with path":  {[]string{":method", "CONNECT", ":scheme", "https", ":authority", "127.0.0.1:80", ":path", "/"}, "400"},
 		"CONNECT to nothing": {[]string{":method", "CONNECT"}, "400"},
 		"header too long":    {[]string{":method", "CONNECT", ":authority", "127.0.0.1:80", "x", strings.Repeat("x", maxHeaderBytes)}, "431"},

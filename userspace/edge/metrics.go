@@ -12,6 +12,10 @@ type metrics struct {
 	sent        prometheus.Counter
 	received    prometheus.Counter
 	dial        prometheus.Histogram
+
+	datagramsSent     prometheus.Counter
+	datagramsReceived prometheus.Counter
+	datagramsDropped  prometheus.Counter
 }
 
 func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
@@ -19,11 +23,15 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		Name: "bpfacq_edge_bytes_total",
 		Help: "Bytes carried between clients and destinations; sent is towards the destination.",
 	}, []string{"direction"})
+	datagrams := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "bpfacq_edge_datagrams_total",
+		Help: "UDP datagrams carried between clients and destinations; sent is towards the destination.",
+	}, []string{"direction"})
 	m := &metrics{
 		flows: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "bpfacq_edge_flows_total",
-			Help: "Flows that clients asked for, by verdict (pass or block) and its reason.",
-		}, []string{"verdict", "reason"}),
+			Help: "Flows that clients asked for, by protocol (tcp or udp), verdict (pass or block) and its reason.",
+		}, []string{"protocol", "verdict", "reason"}),
 		active: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "bpfacq_edge_flows",
 			Help: "Flows being dialed or carried now.",
@@ -39,11 +47,17 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 			Help:    "Time from a permitted CONNECT to the connection to its destination, resolution included.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 9), // 0.1 ms to 6.6 s
 		}),
+		datagramsSent:     datagrams.WithLabelValues("sent"),
+		datagramsReceived: datagrams.WithLabelValues("received"),
+		datagramsDropped: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "bpfacq_edge_datagrams_dropped_total",
+			Help: "UDP datagrams that a socket or a tunnel did not take at once.",
+		}),
 	}
 	if registerer == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.flows, m.active, m.connections, bytes, m.dial} {
+	for _, c := range []prometheus.Collector{m.flows, m.active, m.connections, bytes, m.dial, datagrams, m.datagramsDropped} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
 		}
@@ -51,6 +65,28 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
-func (m *metrics) passed() { m.flows.WithLabelValues("pass", reasonAllowed).Inc() }
+func (m *metrics) passed(p protocol) {
+	m.flows.WithLabelValues(string(p), "pass", reasonAllowed).Inc()
+}
 
-func (m *metrics) blocked(reason string) { m.flows.WithLabelValues("block", reason).Inc() }
+func (m *metrics) blocked(p protocol, reason string) {
+	m.flows.WithLabelValues(string(p), "block", reason).Inc()
+}
+
+// forwarded counts datagrams that went to their destination.
+func (m *metrics) forwarded(batch [][]byte) {
+	bytes := 0
+	for _, p := range batch {
+		bytes += len(p)
+	}
+	m.sent.Add(float64(bytes))
+	m.datagramsSent.Add(float64(len(batch)))
+}
+
+// returned counts datagrams of a destination.
+func (m *metrics) returned(datagrams, bytes int) {
+	m.received.Add(float64(bytes))
+	m.datagramsReceived.Add(float64(datagrams))
+}
+
+func (m *metrics) dropped(datagrams int) { m.datagramsDropped.Add(float64(datagrams)) }

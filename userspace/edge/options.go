@@ -18,6 +18,12 @@ type Options struct {
 	// Listen is the TCP address of Edge.Listen, "host:port".
 	Listen string
 
+	// HTTP3 has Serve speak HTTP/3 on the UDP port of its listener's number,
+	// and announce it. PreferHTTP3 announces it as what clients should use for
+	// TCP too; otherwise they use it for UDP alone.
+	HTTP3       bool
+	PreferHTTP3 bool
+
 	// Certificate is what the edge shows to clients.
 	Certificate tls.Certificate
 
@@ -39,13 +45,14 @@ type Options struct {
 	// AllowLoopback lifts the protection of loopback addresses: for tests.
 	AllowLoopback bool
 
-	DialTimeout   time.Duration // of resolution and connection together; default 10 s
-	HeaderTimeout time.Duration // of the TLS handshake and of a request's header; default 10 s
-	IdleTimeout   time.Duration // of a connection without flows, never of a flow; default 10 min
-	DrainTimeout  time.Duration // how long flows may finish when the edge closes; default 10 s
+	DialTimeout    time.Duration // of resolution and connection together; default 10 s
+	HeaderTimeout  time.Duration // of the TLS handshake and of a request's header; default 10 s
+	IdleTimeout    time.Duration // of a connection without flows, never of a flow; default 10 min
+	UDPIdleTimeout time.Duration // of a flow of datagrams; default 3 min, and RFC 4787 wants 2 min at least
+	DrainTimeout   time.Duration // how long flows may finish when the edge closes; default 10 s
 
 	MaxFlows       int // at a time, dialing or carried; default 16384
-	MaxConnections int // of clients at a time; more wait to be accepted; default 4096
+	MaxConnections int // of clients at a time, over TCP and over QUIC; more wait, those of QUIC are refused; default 4096
 
 	// Metrics is where the bpfacq_edge_ metrics are registered, or nil.
 	Metrics prometheus.Registerer
@@ -61,7 +68,7 @@ func (o Options) complete() (Options, error) {
 		return o, errNoCertificate
 	case len(o.Allow) == 0:
 		return o, errNothingAllowed
-	case min(o.DialTimeout, o.HeaderTimeout, o.IdleTimeout, o.DrainTimeout) < 0,
+	case min(o.DialTimeout, o.HeaderTimeout, o.IdleTimeout, o.UDPIdleTimeout, o.DrainTimeout) < 0,
 		min(o.MaxFlows, o.MaxConnections) < 0:
 		return o, errNegative
 	}
@@ -79,6 +86,7 @@ func (o Options) complete() (Options, error) {
 	o.DialTimeout = cmp.Or(o.DialTimeout, 10*time.Second)
 	o.HeaderTimeout = cmp.Or(o.HeaderTimeout, 10*time.Second)
 	o.IdleTimeout = cmp.Or(o.IdleTimeout, 10*time.Minute)
+	o.UDPIdleTimeout = cmp.Or(o.UDPIdleTimeout, 3*time.Minute)
 	o.DrainTimeout = cmp.Or(o.DrainTimeout, 10*time.Second)
 	o.MaxFlows = cmp.Or(o.MaxFlows, 1<<14)
 	o.MaxConnections = cmp.Or(o.MaxConnections, 1<<12)

@@ -247,5 +247,8 @@ func (c *connection) writeHeaders(id uint32, status string, fields []hpack.Heade
 	for _, f := range fields {
 		c.encoder.WriteField(f)
 	}
+	if c.edge.altSvc != "" {
+		c.encoder.WriteField(hpack.HeaderField{Name: "alt-svc", Value: c.edge.altSvc})
+	}
 	c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: c.block, EndHeaders: true})
 }

@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"golang.org/x/net/http2"
+
+	"github.com/bpfacq/bpfacq/userspace/capsule"
 )
 
 // stream is one request of an HTTP/2 connection, and the flow that it becomes.
@@ -22,6 +24,12 @@ type stream struct {
 	// Set once, before queued is first cleared.
 	origin *net.TCPConn
 	out    *outflow
+	udp    *datagrams // instead, of a flow of datagrams
+
+	// Of a flow of datagrams, for whoever sends: the reader once queued is
+	// cleared.
+	capsules capsule.Reader
+	batch    [][]byte
 
 	// The rest is guarded by connection.mu.
 	dead       bool      // reset, by either side
@@ -100,14 +108,16 @@ func (s *stream) run() {
 		s.answer(newAnswer(http.StatusRequestHeaderFieldsTooLarge, "send less than 16 KiB of header"))
 	case r.method != http.MethodConnect:
 		s.answer(plainAnswer(r.method, r.path))
+	case r.protocol == capsule.Protocol:
+		s.runDatagrams()
 	case r.protocol != "":
-		s.answer(newAnswer(http.StatusNotImplemented, "send CONNECT without :protocol"))
+		s.answer(unknownProtocol())
 	case r.scheme != "" || r.path != "":
 		s.answer(newAnswer(http.StatusBadRequest, "send CONNECT without :scheme and :path"))
 	default:
 		origin, refused := e.open(s.ctx, r.authority, r.authorization)
 		if refused != nil {
-			s.answer(e.refuse(s.conn.socket.RemoteAddr().String(), r.authority, refused))
+			s.answer(e.refuse(s.conn.socket.RemoteAddr().String(), tcp, r.authority, refused))
 			return
 		}
 		if !s.attach(origin) {
@@ -115,7 +125,7 @@ func (s *stream) run() {
 			e.giveSlot()
 			return
 		}
-		e.metrics.passed()
+		e.metrics.passed(tcp)
 		s.download()
 	}
 }
@@ -241,11 +251,15 @@ func (c *connection) refuseStream(id uint32, code http2.ErrCode) {
 	c.hurry()
 }
 
-// kill ends the stream towards the destination, by a TCP reset.
+// kill ends the stream towards the destination, a connection by a TCP reset.
 func (c *connection) kill(s *stream) {
 	c.remove(s)
-	if s.origin != nil {
+	switch {
+	case s.origin != nil:
 		abandon(s.origin)
+		c.edge.giveSlot()
+	case s.udp != nil:
+		s.udp.close()
 		c.edge.giveSlot()
 	}
 }

@@ -30,13 +30,16 @@ func (c *connection) data(f *http2.DataFrame) error {
 		s.hold(p)
 		return nil
 	}
+	if s.udp != nil {
+		return c.datagrams(s, p)
+	}
 	c.mu.Unlock()
 	n, err := s.out.tryWrite(p)
+	c.edge.metrics.sent.Add(float64(n))
 	c.mu.Lock()
 	if s.dead {
 		return nil
 	}
-	c.edge.metrics.sent.Add(float64(n))
 	s.passed(n)
 	if err != nil {
 		s.breakUpload()
@@ -46,6 +49,23 @@ func (c *connection) data(f *http2.DataFrame) error {
 		c.flows.Go(s.upload)
 	} else if s.ended {
 		c.endUpload(s)
+	}
+	return nil
+}
+
+// datagrams sends the capsules that a client's bytes complete.
+func (c *connection) datagrams(s *stream, p []byte) error {
+	c.mu.Unlock()
+	err := s.sendCapsules(p)
+	c.mu.Lock()
+	switch {
+	case s.dead:
+	case err != nil:
+		return http2.StreamError{StreamID: s.id, Code: http2.ErrCodeProtocol}
+	case s.ended:
+		c.endDatagrams(s)
+	default:
+		s.passed(len(p))
 	}
 	return nil
 }
@@ -70,12 +90,12 @@ func (s *stream) upload() {
 		p, s.pending = s.pending, p[:0]
 		c.mu.Unlock()
 		n, err := s.origin.Write(p)
+		c.edge.metrics.sent.Add(float64(n))
 		c.mu.Lock()
 		c.backlog -= len(p)
 		if s.dead {
 			return
 		}
-		c.edge.metrics.sent.Add(float64(n))
 		s.passed(n)
 		if err != nil {
 			s.breakUpload()
@@ -132,6 +152,10 @@ func (s *stream) breakUpload() {
 
 // endUpload passes the client's END_STREAM on.
 func (c *connection) endUpload(s *stream) {
+	if s.udp != nil {
+		c.endDatagrams(s)
+		return
+	}
 	s.origin.CloseWrite()
 	s.uploaded = true
 	c.settle(s)
