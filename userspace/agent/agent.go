@@ -16,6 +16,7 @@ import (
 
 	"github.com/bpfacq/bpfacq/loader"
 	"github.com/bpfacq/bpfacq/userspace/config"
+	"github.com/bpfacq/bpfacq/userspace/container"
 	"github.com/bpfacq/bpfacq/userspace/flow"
 	"github.com/bpfacq/bpfacq/userspace/hostname"
 	"github.com/bpfacq/bpfacq/userspace/listen"
@@ -66,6 +67,9 @@ type Agent struct {
 	look     chan struct{} // asks for edges to be looked for
 	flush    chan struct{} // asks for the host's caches to be emptied
 
+	packets *packets         // nil without a packet path
+	origins *container.Namer // of forwarded flows
+
 	names     *names
 	queries   *queries
 	hostnames *hostname.Table
@@ -102,6 +106,7 @@ func Run(ctx context.Context, o Options) error {
 		states:    make(chan struct{}, 1),
 		look:      make(chan struct{}, 1),
 		flush:     make(chan struct{}, 1),
+		origins:   container.NewNamer(container.New(container.Options{Log: o.Log})),
 		names:     newNames(datapath.Maps, o.Log),
 		hostnames: hostname.NewTable(hostname.DefaultSize),
 		places:    make(map[policy.Edge][]netip.AddrPort),
@@ -132,6 +137,7 @@ func load(c *config.Config) (*loader.Datapath, error) {
 		Pins:        c.Kernel.Pins,
 		RelayCgroup: relayCgroup,
 		OriginalDst: c.Relay.ExternalListener != "",
+		Packets:     packetsOn(c),
 	})
 }
 
@@ -146,15 +152,22 @@ func (a *Agent) run(ctx context.Context) (announced bool, err error) {
 		return false, err
 	}
 	a.queries = a.newQueries(ctx, self)
+	a.packets = newPackets(a)
+	defer func() { err = errors.Join(err, a.packets.close()) }()
+	a.flows.OnOpen(a.origins.Name)
 	if a.relay, err = relay.New(relay.Options{Dialer: a, Flows: a.flows, Log: a.log}); err != nil {
 		return false, errors.Join(fmt.Errorf("make relay: %w", err), a.closeListener())
 	}
-	defer a.drain(a.accept(ctx))
+	drain := sync.OnceFunc(a.accept(ctx))
+	defer drain()
 	defer a.queries.stop()
 
 	a.notices.starting("applying profile " + a.config.Load().Profile)
 	if err := a.applyFirst(ctx); err != nil {
 		return false, err
+	}
+	if err := a.packets.open(ctx); err != nil {
+		return false, fmt.Errorf("follow uplinks: %w", err)
 	}
 	tasks, err := a.startTasks(ctx)
 	if err != nil {
@@ -162,10 +175,14 @@ func (a *Agent) run(ctx context.Context) (announced bool, err error) {
 	}
 	defer func() { err = errors.Join(err, tasks.stop()) }()
 
-	self.LeaseUntil, err = a.leaseEnd()
-	if err != nil {
+	if self.LeaseUntil, err = a.leaseEnd(); err != nil {
 		return false, err
 	}
+	if self.LearnFrom, err = learnFrom(); err != nil {
+		return false, err
+	}
+	self.Packets = a.packets != nil
+	self.Containers = a.config.Load().Packet.Containers != config.ContainersOff
 	if err := a.announce(self); err != nil {
 		return false, err
 	}
@@ -174,9 +191,22 @@ func (a *Agent) run(ctx context.Context) (announced bool, err error) {
 	<-tasks.ctx.Done()
 
 	a.notices.stopping("detaching")
-	err = a.dismissQueries()
+	return true, a.detach(ctx, func() {
+		_ = tasks.stop() // what it returns is returned by the deferred call
+		drain()
+	})
+}
+
+// detach takes the datapath off the host, so that from then on new flows go direct.
+// Flows of the packet path need it until they have ended, so drain is called
+// before; those of the socket path do not.
+func (a *Agent) detach(ctx context.Context, drain func()) error {
+	err := a.dismissQueries()
 	a.forgetSynthetic(ctx)
-	// First the datapath goes, so that from here on new flows go direct;
-	// what is under way is drained by the deferred calls above.
-	return true, errors.Join(err, a.datapath.Detach())
+	if a.packets != nil {
+		err = errors.Join(err, a.datapath.DetachSockets())
+		drain()
+		err = errors.Join(err, a.packets.close())
+	}
+	return errors.Join(err, a.datapath.Detach())
 }

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/bpfacq/bpfacq/maps"
 	"github.com/bpfacq/bpfacq/userspace/config"
 	"github.com/bpfacq/bpfacq/userspace/control"
 	"github.com/bpfacq/bpfacq/userspace/policy"
@@ -150,7 +151,7 @@ func (a *Agent) enforce(l *loaded, cfg *config.Config) error {
 	}
 	a.epochs.add(e)
 	g, tables := newNaming(&p, compiled, e, cfg), Tables(&p, compiled)
-	if err := a.names.flip(g, from, tables, func() (uint32, error) { return a.datapath.Maps.Store(tables) }); err != nil {
+	if err := a.names.flip(g, from, tables, func() (uint32, error) { return a.store(tables) }); err != nil {
 		a.epochs.forget(e)
 		return fmt.Errorf("load policy: %w", err)
 	}
@@ -159,6 +160,7 @@ func (a *Agent) enforce(l *loaded, cfg *config.Config) error {
 		a.epochs.supersede(old.epoch)
 	}
 	a.showStates()
+	a.packets.policyFlipped()
 	a.takeQueries()
 	a.log.Info("policy applied",
 		slog.Uint64("generation", uint64(l.Generation)),
@@ -168,6 +170,21 @@ func (a *Agent) enforce(l *loaded, cfg *config.Config) error {
 		slog.Int("prefixes", len(compiled.IPv4)+len(compiled.IPv6)),
 		slog.Duration("took", time.Since(begun)))
 	return nil
+}
+
+// store puts tables in force. Learning is put off from before that on, and anew from
+// then on.
+func (a *Agent) store(t *maps.Tables) (generation uint32, err error) {
+	if err := a.learnLater(); err != nil {
+		return 0, err
+	}
+	if generation, err = a.datapath.Maps.Store(t); err != nil {
+		return generation, err
+	}
+	if err := a.learnLater(); err != nil {
+		a.log.Warn("put off learning", slog.Any("error", err))
+	}
+	return generation, nil
 }
 
 // prepare makes the epoch of a policy, with channels that do not dial before a

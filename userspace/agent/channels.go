@@ -41,6 +41,8 @@ func (a *Agent) carrier(p *policy.Policy, index int, cfg *config.Config, c *cred
 					Secure:        edge.Secure,
 					TLS:           &tls.Config{RootCAs: c.roots},
 					Dial:          dialer.DialContext,
+					ListenPacket:  dialer.ListenPacket,
+					Transport:     tunnel.Transport(cfg.Edges.Transport),
 					Connections:   cfg.Edges.Connections,
 					Authorization: func() string { return c.authorization },
 					Log:           a.log,
@@ -115,6 +117,7 @@ func (a *Agent) channels(l *loaded) []control.Channel {
 			ID: ch.ID, Name: ch.Name,
 			State: s.State.String(), Cause: s.Cause, Since: s.Since,
 			Edge: s.Edge, Streams: streams[ch.ID], Diagnostic: s.Diagnostic,
+			Protocol: s.Protocol, Datagrams: s.Datagrams.String(),
 		}
 	}
 	return all

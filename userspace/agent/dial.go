@@ -33,33 +33,53 @@ const (
 // destination, or the name that it stands for, through the channel of the rule that
 // acquired it.
 func (a *Agent) Connect(ctx context.Context, rec flow.Record) (relay.Stream, flow.Route, error) {
-	way, ok := a.epochs.route(rec.Generation, rec.Rule)
+	if rec.Direct.IsValid() {
+		return a.connectDirect(ctx, rec)
+	}
+	to, r, authority, err := a.toward(rec)
+	if err != nil {
+		return nil, r, err
+	}
+	stream, edge, err := to.carrier.Connect(ctx, authority)
+	r = answered(r, edge, err)
+	if err != nil {
+		return nil, r, err
+	}
+	return stream, r, nil
+}
+
+// toward finds what carries a flow, and what an edge is to be asked for.
+func (a *Agent) toward(rec flow.Record) (to route, r flow.Route, authority string, err error) {
+	to, ok := a.epochs.route(rec.Generation, rec.Rule)
 	if !ok {
-		return nil, flow.Route{}, errUnknownGeneration
+		return to, r, "", errUnknownGeneration
 	}
-	r := flow.Route{Rule: way.rule, Channel: way.channel}
-	if way.carrier == nil {
-		return nil, r, errNoCarrier
+	r.Rule, r.Channel = to.rule, to.channel
+	if to.carrier == nil {
+		return to, r, "", errNoCarrier
 	}
-	authority := rec.OrigDst.String()
-	if a.epochs.synthetic(rec.Generation, rec.OrigDst.Addr()) {
-		if r.Name, _ = a.names.Reverse(rec.OrigDst.Addr()); r.Name == "" {
-			return nil, r, errNoName
-		}
-		authority = net.JoinHostPort(r.Name, strconv.Itoa(int(rec.OrigDst.Port())))
+	if !a.epochs.synthetic(rec.Generation, rec.OrigDst.Addr()) {
+		return to, r, rec.OrigDst.String(), nil
 	}
-	stream, edge, err := way.carrier.Connect(ctx, authority)
+	if r.Name, _ = a.names.Reverse(rec.OrigDst.Addr()); r.Name == "" {
+		return to, r, "", errNoName
+	}
+	return to, r, net.JoinHostPort(r.Name, strconv.Itoa(int(rec.OrigDst.Port()))), nil
+}
+
+// answered adds to a route what an edge said, which is the zero value if none was
+// reached.
+func answered(r flow.Route, edge policy.Edge, err error) flow.Route {
 	if edge.Host != "" {
 		r.Edge = edgeAddress(edge)
 	}
 	if refused, ok := errors.AsType[*tunnel.RefusedError](err); ok {
 		r.Status = refused.Status
 	}
-	if err != nil {
-		return nil, r, err
+	if err == nil {
+		r.Status = http.StatusOK
 	}
-	r.Status = http.StatusOK
-	return stream, r, nil
+	return r
 }
 
 // edgeAddress is the "host:port" of an edge, as the profile names it.
@@ -100,6 +120,12 @@ func (d *edgeDialer) DialContext(ctx context.Context, network, address string) (
 		}
 	}
 	return d.dialer.DialContext(ctx, network, address)
+}
+
+// ListenPacket makes a socket that no program of the datapath acquires from.
+func (d *edgeDialer) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
+	config := net.ListenConfig{Control: d.dialer.Control}
+	return config.ListenPacket(ctx, network, address)
 }
 
 // literal returns where an edge is, if nobody need be asked for that.

@@ -23,6 +23,13 @@ func (i idle) Connect(ctx context.Context, _ string) (tunnel.Stream, error) {
 	return nil, ctx.Err()
 }
 
+func (i idle) Protocol() string { return "" }
+
+func (i idle) ConnectUDP(ctx context.Context, _ string) (tunnel.Datagrams, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
 func (i idle) Close() error {
 	close(i.closed)
 	return nil

@@ -18,6 +18,29 @@ func (a *Agent) leaseEnd() (time.Duration, error) {
 	return now + a.leasePeriod(), err
 }
 
+// learnDelay is how long after a policy came into force, or an agent, datagrams from
+// the network may still be answers to flows that were direct until then. See
+// maps.SetLearnFrom.
+const learnDelay = 3 * time.Second
+
+// learnFrom is when learning begins if a policy comes into force now.
+func learnFrom() (time.Duration, error) {
+	now, err := maps.Monotonic()
+	return now + learnDelay, err
+}
+
+// learnLater puts learning off, if there is a packet path.
+func (a *Agent) learnLater() error {
+	if a.packets == nil {
+		return nil
+	}
+	from, err := learnFrom()
+	if err != nil {
+		return err
+	}
+	return a.datapath.Maps.SetLearnFrom(from)
+}
+
 func (a *Agent) leasePeriod() time.Duration { return time.Duration(a.config.Load().Kernel.Lease) }
 
 // heartbeat renews the lease until ctx is done. From then on, or if this

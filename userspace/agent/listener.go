@@ -69,6 +69,11 @@ func (a *Agent) carry(conn *net.TCPConn, rec flow.Record) {
 		a.queries.carry(conn, rec)
 		return
 	}
+	a.carryFlow(context.Background(), conn, rec)
+}
+
+// carryFlow is carry for what is a flow. It ends when ctx is done.
+func (a *Agent) carryFlow(ctx context.Context, conn *net.TCPConn, rec flow.Record) {
 	name, release := a.names.hold(rec.OrigDst.Addr())
 	defer release()
 	if name != "" {
@@ -77,5 +82,5 @@ func (a *Agent) carry(conn *net.TCPConn, rec flow.Record) {
 	if e := a.epochs.hold(rec.Generation); e != nil {
 		defer a.epochs.release(e)
 	}
-	a.relay.Carry(context.Background(), conn, rec)
+	a.relay.Carry(ctx, conn, rec)
 }

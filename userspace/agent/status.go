@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bpfacq/bpfacq/loader"
 	"github.com/bpfacq/bpfacq/maps"
 	"github.com/bpfacq/bpfacq/userspace/channel"
 	"github.com/bpfacq/bpfacq/userspace/control"
@@ -40,11 +42,13 @@ func (a *Agent) Status(context.Context) control.Status {
 	hooks, err := a.datapath.Hooks()
 	warn(err)
 	for _, h := range hooks {
-		s.Hooks = append(s.Hooks, control.Hook{
-			Program:     h.Program,
-			ID:          h.ProgramID,
-			AttachPoint: fmt.Sprintf("%s of cgroup %d", h.Attach, h.CgroupID),
-		})
+		s.Hooks = append(s.Hooks, control.Hook{Program: h.Program, ID: h.ProgramID, AttachPoint: attachPoint(h)})
+	}
+	s.Packets = a.packetStatus(hooks)
+	for _, u := range s.Packets.Uplinks {
+		if u.Cause != "" {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("uplink %s: %s", u.Name, u.Cause))
+		}
 	}
 	s.Counters, err = a.Counters()
 	warn(err)
@@ -60,6 +64,13 @@ func (a *Agent) Status(context.Context) control.Status {
 		}
 	}
 	return s
+}
+
+func attachPoint(h loader.Hook) string {
+	if h.Device != 0 {
+		return fmt.Sprintf("%s of device %d", h.Attach, h.Device)
+	}
+	return fmt.Sprintf("%s of cgroup %d", h.Attach, h.CgroupID)
 }
 
 // Counters reads the datapath's counters by name.
@@ -131,8 +142,11 @@ func (a *Agent) showStates() {
 		return
 	}
 	for i, c := range l.epoch.carriers {
-		state := channelState(c.Status().State)
-		if err := a.datapath.Maps.SetChannelState(uint32(i), state); err != nil {
+		s := c.Status()
+		err := errors.Join(
+			a.datapath.Maps.SetChannelState(uint32(i), channelState(s.State)),
+			a.datapath.Maps.SetDatagrams(uint32(i), channelDatagrams(s.Datagrams)))
+		if err != nil {
 			a.log.Warn("show channel state", slog.String("channel", l.Policy.Channels[i].ID), slog.Any("error", err))
 		}
 	}
@@ -141,14 +155,30 @@ func (a *Agent) showStates() {
 
 // Gauges implements metrics.Source.
 func (a *Agent) Gauges() metrics.Gauges {
-	g := metrics.Gauges{Flows: control.Totals(a.flows.Totals()), Channels: make(map[string]bool), DNS: a.DNS()}
+	g := metrics.Gauges{
+		TCP:      control.Totals(a.flows.TotalsOf(flow.TCP)),
+		UDP:      control.Totals(a.flows.TotalsOf(flow.UDP)),
+		Channels: make(map[string]bool),
+		DNS:      a.DNS(),
+
+		Datagrams: make(map[string]bool),
+	}
+	hooks, err := a.datapath.Hooks()
+	if err != nil {
+		a.log.Debug("list hooks", slog.Any("error", err))
+	}
+	g.Packets = a.packetStatus(hooks)
 	if a.listener != nil {
 		g.NoRecord = a.listener.Counts().NoRecord
 	}
 	if l := a.loaded.Load(); l != nil {
 		g.Generation = l.Generation
 		for i, c := range l.epoch.carriers {
-			g.Channels[l.Policy.Channels[i].ID] = c.Status().State == channel.StateUp
+			id, s := l.Policy.Channels[i].ID, c.Status()
+			g.Channels[id] = s.State == channel.StateUp
+			if s.Datagrams != channel.DatagramsUnknown {
+				g.Datagrams[id] = s.Datagrams == channel.DatagramsCarried
+			}
 		}
 	}
 	return g

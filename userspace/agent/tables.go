@@ -56,14 +56,17 @@ func entry(p *policy.Policy, e policy.Entry, channels map[string]uint32) maps.En
 		Order:     rule.Order,
 		Rule:      uint32(e.Rule),
 		Channel:   channels[rule.Channel],
-		Action:    action(rule.Action),
+		Action:    action(e.Action),
 		Hardening: hardening(rule.Hardening),
 	}
 }
 
 func action(a policy.Action) maps.Action {
-	if a == policy.ActionTunnel {
+	switch a {
+	case policy.ActionTunnel:
 		return maps.ActionTunnel
+	case policy.ActionReject:
+		return maps.ActionReject
 	}
 	return maps.ActionBypass
 }
@@ -84,4 +87,14 @@ func channelState(s channel.State) maps.ChannelState {
 		return maps.ChannelDown
 	}
 	return maps.ChannelConnecting
+}
+
+func channelDatagrams(d channel.Datagrams) maps.Datagrams {
+	switch d {
+	case channel.DatagramsCarried:
+		return maps.DatagramsCarried
+	case channel.DatagramsRefused:
+		return maps.DatagramsRefused
+	}
+	return maps.DatagramsUnknown
 }

@@ -82,6 +82,13 @@ func (a *Agent) startTasks(ctx context.Context) (*tasks, error) {
 	t.run("restore names", a.restoreNames)
 	t.run("flush caches", a.watchFlushes)
 	t.run("watch refusals", a.watchRefusals)
+	if a.packets != nil {
+		t.run("follow uplinks", a.packets.run)
+		t.run("name containers", func(ctx context.Context) error {
+			a.origins.Run(ctx)
+			return nil
+		})
+	}
 	if a.opts.Watchdog > 0 {
 		t.run("feed watchdog", (&watchdog{a.opts.Watchdog, a.alive, a.notices.alive, a.log}).run)
 	}

@@ -10,11 +10,15 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 const (
 	maxSocketPath  = 107 // sun_path without its terminating zero, unix(7)
 	maxConnections = 256
+	maxUplinks     = 64
+	maxUDPFlows    = 1 << 20
+	maxDeviceName  = 15 // IFNAMSIZ without its terminating zero
 )
 
 // check finds values that have the right type and make no sense.
@@ -27,6 +31,7 @@ func (c *Config) check(entries []entry) Problems {
 	ck.between("kernel.lease", c.Kernel.Lease, time.Second, time.Minute)
 	ck.edges(&c.Edges)
 	ck.pool6("fqdn.synthetic-ipv6", c.FQDN.SyntheticIPv6)
+	ck.packet(c)
 	ck.relay(&c.Relay)
 	ck.path("control.socket", c.Control.Socket)
 	if len(c.Control.Socket) > maxSocketPath {
@@ -35,9 +40,7 @@ func (c *Config) check(entries []entry) Problems {
 	if c.Metrics.Listen != "" {
 		ck.addrPort("metrics.listen", c.Metrics.Listen)
 	}
-	if !slices.Contains([]string{"auto", "text", "json", "journal"}, c.Log.Format) {
-		ck.reject("log.format", c.Log.Format, `"auto", "text", "json" or "journal"`)
-	}
+	ck.oneOf("log.format", c.Log.Format, "auto", "text", "json", "journal")
 	slices.SortStableFunc(ck.problems, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
@@ -78,6 +81,25 @@ func (ck *checker) between(key string, value Duration, low, high time.Duration) 
 	}
 }
 
+// oneOf checks a word of a list of at least two.
+func (ck *checker) oneOf(key, value string, words ...string) {
+	if slices.Contains(words, value) {
+		return
+	}
+	last := len(words) - 1
+	quoted := make([]string, len(words))
+	for i, word := range words {
+		quoted[i] = strconv.Quote(word)
+	}
+	ck.reject(key, value, strings.Join(quoted[:last], ", ")+" or "+quoted[last])
+}
+
+func (ck *checker) number(key string, value, low, high int) {
+	if value < low || value > high {
+		ck.reject(key, strconv.Itoa(value), fmt.Sprintf("%d to %d", low, high))
+	}
+}
+
 func (ck *checker) addrPort(key, value string) (netip.AddrPort, bool) {
 	addr, err := netip.ParseAddrPort(value)
 	if err != nil {
@@ -94,9 +116,8 @@ func (ck *checker) edges(e *Edges) {
 	}
 	ck.optionalPath("edges.ca-file", e.CAFile)
 	ck.optionalPath("edges.token-file", e.TokenFile)
-	if e.Connections < 0 || e.Connections > maxConnections {
-		ck.reject("edges.connections", strconv.Itoa(e.Connections), fmt.Sprintf("0 to %d", maxConnections))
-	}
+	ck.number("edges.connections", e.Connections, 0, maxConnections)
+	ck.oneOf("edges.transport", e.Transport, TransportAuto, TransportHTTP3, TransportHTTP2, TransportHTTP1)
 	for _, name := range slices.Sorted(maps.Keys(e.Addresses)) {
 		key, value := keyPath([]string{"edges", "addresses", name}), e.Addresses[name]
 		if !validHost(name) {
@@ -122,6 +143,36 @@ func (ck *checker) pool6(key, value string) {
 		prefix.Bits() < 64 || prefix.Bits() > 112 {
 		ck.reject(key, value, `a prefix of fd00::/8 with 64 to 112 bits, such as "fd6b:7066:6163::/64"`)
 	}
+}
+
+// packet checks the packet path, which needs the agent's own relay.
+func (ck *checker) packet(c *Config) {
+	const key = "packet.uplinks"
+	p := &c.Packet
+	for _, name := range p.Uplinks {
+		switch {
+		case name == UplinksAuto && len(p.Uplinks) > 1:
+			ck.reject(key, name, "it alone, or names of devices")
+		case !validDevice(name):
+			ck.reject(key, name, `the name of a device, or "auto" alone`)
+		}
+	}
+	if len(p.Uplinks) > maxUplinks {
+		ck.reject(key, strconv.Itoa(len(p.Uplinks))+" devices", fmt.Sprintf("at most %d", maxUplinks))
+	}
+	ck.oneOf("packet.containers", p.Containers, ContainersUplink, ContainersOff)
+	ck.between("packet.udp-idle", p.UDPIdle, time.Second, time.Hour)
+	ck.between("packet.udp-stream-idle", p.UDPStreamIdle, time.Second, time.Hour)
+	if p.UDPStreamIdle < p.UDPIdle {
+		ck.reject("packet.udp-stream-idle", p.UDPStreamIdle.String(), "no less than udp-idle")
+	}
+	ck.number("packet.udp-flows", p.UDPFlows, 1, maxUDPFlows)
+}
+
+// validDevice accepts what the kernel takes for the name of a device.
+func validDevice(name string) bool {
+	return name != "" && len(name) <= maxDeviceName && name != "." && name != ".." &&
+		!strings.ContainsFunc(name, func(r rune) bool { return r == '/' || r == ':' || unicode.IsSpace(r) })
 }
 
 // relay checks that a stock transparent proxy gets all that it needs: flows, which

@@ -40,6 +40,7 @@ type Config struct {
 	Kernel   Kernel  `toml:"kernel" restart:"yes"`
 	Edges    Edges   `toml:"edges"`
 	FQDN     FQDN    `toml:"fqdn"`
+	Packet   Packet  `toml:"packet" restart:"yes"`
 	Relay    Relay   `toml:"relay" restart:"yes"`
 	Control  Control `toml:"control" restart:"yes"`
 	Metrics  Metrics `toml:"metrics" restart:"yes"`
@@ -60,8 +61,39 @@ type Edges struct {
 	Cleartext   bool              `toml:"cleartext"`  // permit edges that the profile marks isSecure=false
 	TokenFile   string            `toml:"token-file"` // empty: no Proxy-Authorization
 	Connections int               `toml:"connections"`
+	Transport   string            `toml:"transport"` // one of the Transport constants
 	Addresses   map[string]string `toml:"addresses"` // edge name to "ip" or "ip:port"
 }
+
+// The values of edges.transport.
+const (
+	TransportAuto  = "auto"  // what the edge prefers of what it offers
+	TransportHTTP3 = "h3"    // HTTP/3 alone
+	TransportHTTP2 = "h2"    // HTTP/2 alone
+	TransportHTTP1 = "http1" // HTTP/1.1 alone: no datagrams
+)
+
+// Packet says which packets of the host's devices are acquired: UDP of all kinds,
+// and TCP that is no plain socket's of the host.
+type Packet struct {
+	Uplinks       []string `toml:"uplinks"`         // names of devices, or UplinksAuto alone; empty: none
+	Containers    string   `toml:"containers"`      // ContainersUplink or ContainersOff
+	UDPIdle       Duration `toml:"udp-idle"`        // until a flow has been answered more than once
+	UDPStreamIdle Duration `toml:"udp-stream-idle"` // from then on
+	UDPFlows      int      `toml:"udp-flows"`       // the most at once
+}
+
+// UplinksAuto in packet.uplinks stands for the devices that the host's routes name.
+const UplinksAuto = "auto"
+
+// The values of packet.containers.
+const (
+	ContainersUplink = "uplink" // what the host forwards is acquired as it leaves
+	ContainersOff    = "off"
+)
+
+// Acquires reports whether packets of any device are acquired.
+func (p Packet) Acquires() bool { return len(p.Uplinks) > 0 }
 
 // FQDN says whether host names are acquired, and how.
 type FQDN struct {
@@ -130,10 +162,18 @@ func Default() Config {
 		Profile:  "/etc/bpfacq/profile.json",
 		StateDir: "/var/lib/bpfacq",
 		Kernel:   Kernel{Pins: "/sys/fs/bpf/bpfacq", Lease: Duration(3 * time.Second)},
+		Edges:    Edges{Transport: TransportAuto},
 		FQDN:     FQDN{Acquire: true},
-		Relay:    Relay{Drain: Duration(5 * time.Second)},
-		Control:  Control{Socket: "/run/bpfacq/control.sock"},
-		Log:      Log{Level: slog.LevelInfo, Format: "auto"},
+		Packet: Packet{
+			Uplinks:       []string{UplinksAuto},
+			Containers:    ContainersUplink,
+			UDPIdle:       Duration(30 * time.Second),
+			UDPStreamIdle: Duration(180 * time.Second),
+			UDPFlows:      65536,
+		},
+		Relay:   Relay{Drain: Duration(5 * time.Second)},
+		Control: Control{Socket: "/run/bpfacq/control.sock"},
+		Log:     Log{Level: slog.LevelInfo, Format: "auto"},
 	}
 }
 

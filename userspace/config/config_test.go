@@ -50,13 +50,13 @@ func TestExampleNamesEveryKey(t *testing.T) {
 }
 
 func TestExampleMarksWhatNeedsRestart(t *testing.T) {
-	for _, name := range []string{"kernel", "relay", "control", "metrics"} {
+	for _, name := range []string{"kernel", "packet", "relay", "control", "metrics"} {
 		if !regexp.MustCompile(`(?m)^\[` + name + `\] # \(restart\)$`).MatchString(Example) {
 			t.Errorf("[%s] is not marked", name)
 		}
 	}
-	if n := strings.Count(Example, "(restart)"); n != 7 { // 4 tables, state-dir, log.format, the introduction
-		t.Errorf("the example says (restart) %d times, want 7", n)
+	if n := strings.Count(Example, "(restart)"); n != 8 { // 5 tables, state-dir, log.format, the introduction
+		t.Errorf("the example says (restart) %d times, want 8", n)
 	}
 }
 
@@ -73,11 +73,18 @@ ca-file = "/ca.pem"
 cleartext = true
 token-file = "/token"
 connections = 256
+transport = "h3"
 addresses = { "edge.example.com" = "192.0.2.1", b = "[2001:db8::1]:8443" }
 [fqdn]
 acquire = false
 also-match-original-ip = true
 synthetic-ipv6 = "fd00:1:2:3::/64"
+[packet]
+uplinks = ["eth0", "wg-corp"]
+containers = "off"
+udp-idle = "1s"
+udp-stream-idle = "1h"
+udp-flows = 1048576
 [relay]
 external-listener = "127.0.0.1:12345"
 external-cgroup = "/sys/fs/cgroup/redsocks"
@@ -102,10 +109,14 @@ func TestParseReadsEveryKey(t *testing.T) {
 		Kernel:   Kernel{Cgroup: "/sys/fs/cgroup/some.slice", Pins: "/sys/fs/bpf/x", Lease: Duration(time.Minute)},
 		Edges: Edges{
 			Allow:  []string{"edge.example.com", "*.edges.example.com", "192.0.2.1", "2001:db8::1"},
-			CAFile: "/ca.pem", Cleartext: true, TokenFile: "/token", Connections: 256,
+			CAFile: "/ca.pem", Cleartext: true, TokenFile: "/token", Connections: 256, Transport: TransportHTTP3,
 			Addresses: map[string]string{"edge.example.com": "192.0.2.1", "b": "[2001:db8::1]:8443"},
 		},
-		FQDN:    FQDN{Acquire: false, AlsoMatchOriginalIP: true, SyntheticIPv6: "fd00:1:2:3::/64"},
+		FQDN: FQDN{Acquire: false, AlsoMatchOriginalIP: true, SyntheticIPv6: "fd00:1:2:3::/64"},
+		Packet: Packet{
+			Uplinks: []string{"eth0", "wg-corp"}, Containers: ContainersOff,
+			UDPIdle: Duration(time.Second), UDPStreamIdle: Duration(time.Hour), UDPFlows: 1 << 20,
+		},
 		Relay:   Relay{ExternalListener: "127.0.0.1:12345", ExternalCgroup: "/sys/fs/cgroup/redsocks"},
 		Control: Control{Socket: "/run/x.sock"},
 		Metrics: Metrics{Listen: "[::1]:9100"},
@@ -131,13 +142,13 @@ func TestParseNamesPlaceKeyAndExpectation(t *testing.T) {
 	const tables = ", want one of cgroup, lease, pins"
 	const wantPool6 = `a prefix of fd00::/8 with 64 to 112 bits, such as "fd6b:7066:6163::/64"`
 	for _, test := range []struct{ name, document, want string }{
-		{"unknown key", "\n profil = 'x'", "f:2:2: profil: unknown key, want one of control, edges, fqdn, kernel, log, metrics, profile, relay, state-dir"},
+		{"unknown key", "\n profil = 'x'", "f:2:2: profil: unknown key, want one of control, edges, fqdn, kernel, log, metrics, packet, profile, relay, state-dir"},
 		{"unknown key in a table", "[kernel]\nlaese = '3s'", "f:2:1: kernel.laese: unknown key" + tables},
 		{"unknown key in an inline table", "kernel = { laese = '3s' }", "f:1:12: kernel.laese: unknown key" + tables},
 		{"unknown dotted key", "kernel.laese = '3s'", "f:1:1: kernel.laese: unknown key" + tables},
-		{"unknown table", "[kernal]\nlease = '3s'\npins = '/x'", "f:1:2: kernal: unknown key, want one of control, edges, fqdn, kernel, log, metrics, profile, relay, state-dir"},
+		{"unknown table", "[kernal]\nlease = '3s'\npins = '/x'", "f:1:2: kernal: unknown key, want one of control, edges, fqdn, kernel, log, metrics, packet, profile, relay, state-dir"},
 		{"key in other letters", "[kernel]\nLease = '3s'", "f:2:1: kernel.Lease: unknown key" + tables},
-		{"key below a value", "profile.x = '/p'", "f:1:1: profile.x: unknown key, want one of control, edges, fqdn, kernel, log, metrics, profile, relay, state-dir"},
+		{"key below a value", "profile.x = '/p'", "f:1:1: profile.x: unknown key, want one of control, edges, fqdn, kernel, log, metrics, packet, profile, relay, state-dir"},
 		{"duplicate key", "profile = '/a'\nprofile = '/a'", "f:2:1: key profile is already defined"},
 		{"duplicate table", "[kernel]\n[kernel]", "f:2:2: table kernel already exists"},
 		{"integer for a path", "profile = 3", "f:1:1: profile: an integer, want a string"},
@@ -175,6 +186,16 @@ func TestParseNamesPlaceKeyAndExpectation(t *testing.T) {
 		{"synthetic prefix too long", "[fqdn]\nsynthetic-ipv6 = 'fd00::/113'", `f:2:1: fqdn.synthetic-ipv6: "fd00::/113", want ` + wantPool6},
 		{"synthetic prefix with bits behind it", "[fqdn]\nsynthetic-ipv6 = 'fd00::1/64'", `f:2:1: fqdn.synthetic-ipv6: "fd00::1/64", want ` + wantPool6},
 		{"synthetic prefix with a zone", "[fqdn]\nsynthetic-ipv6 = 'fd00::%1/64'", `f:2:1: fqdn.synthetic-ipv6: "fd00::%1/64", want ` + wantPool6},
+		{"transport that does not exist", "[edges]\ntransport = 'quic'", `f:2:1: edges.transport: "quic", want "auto", "h3", "h2" or "http1"`},
+		{"string for a list of devices", "[packet]\nuplinks = 'auto'", "f:2:1: packet.uplinks: a string, want a list of strings"},
+		{"auto beside a device", "[packet]\nuplinks = ['eth0', 'auto']", `f:2:1: packet.uplinks: "auto", want it alone, or names of devices`},
+		{"device without a name", "[packet]\nuplinks = ['']", `f:2:1: packet.uplinks: "", want the name of a device, or "auto" alone`},
+		{"device with a path", "[packet]\nuplinks = ['a/b']", `f:2:1: packet.uplinks: "a/b", want the name of a device, or "auto" alone`},
+		{"device with a long name", "[packet]\nuplinks = ['a234567890123456']", `f:2:1: packet.uplinks: "a234567890123456", want the name of a device, or "auto" alone`},
+		{"containers that are neither", "[packet]\ncontainers = 'bridge'", `f:2:1: packet.containers: "bridge", want "uplink" or "off"`},
+		{"idle time too short", "[packet]\nudp-idle = '0s'", `f:2:1: packet.udp-idle: "0s", want a duration from 1s to 1h0m0s`},
+		{"idle time of a stream below that of a flow", "[packet]\nudp-stream-idle = '29s'", `f:2:1: packet.udp-stream-idle: "29s", want no less than udp-idle`},
+		{"no flow", "[packet]\nudp-flows = 0", `f:2:1: packet.udp-flows: "0", want 1 to 1048576`},
 		{"external listener without its cgroup", "[relay]\nexternal-listener = '127.0.0.1:1'", `f: relay.external-cgroup: "", want external-listener and external-cgroup both, or neither`},
 		{"external listener off loopback", "[relay]\nexternal-cgroup='/x'\nexternal-listener = '192.0.2.1:1'", `f:3:1: relay.external-listener: "192.0.2.1:1", want "127.0.0.1:" and a port above 0`},
 		{"external listener where no flow is sent", "[relay]\nexternal-cgroup='/x'\nexternal-listener = '[::1]:1'", `f:3:1: relay.external-listener: "[::1]:1", want "127.0.0.1:" and a port above 0`},
@@ -257,8 +278,10 @@ func TestChangesNameKeysAndRestarts(t *testing.T) {
 		{"profile", false}, {"state-dir", true},
 		{"kernel.cgroup", true}, {"kernel.pins", true}, {"kernel.lease", true},
 		{"edges.allow", false}, {"edges.ca-file", false}, {"edges.cleartext", false},
-		{"edges.token-file", false}, {"edges.connections", false}, {"edges.addresses", false},
+		{"edges.token-file", false}, {"edges.connections", false}, {"edges.transport", false}, {"edges.addresses", false},
 		{"fqdn.acquire", false}, {"fqdn.also-match-original-ip", false}, {"fqdn.synthetic-ipv6", false},
+		{"packet.uplinks", true}, {"packet.containers", true},
+		{"packet.udp-idle", true}, {"packet.udp-stream-idle", true}, {"packet.udp-flows", true},
 		{"relay.external-listener", true}, {"relay.external-cgroup", true}, {"relay.drain", true},
 		{"control.socket", true}, {"metrics.listen", true},
 		{"log.level", false}, {"log.format", true},

@@ -10,8 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-
-	"github.com/bpfacq/bpfacq/userspace/policy"
+	"strconv"
 )
 
 // maxAnswer bounds what a client reads: a million rules' destinations are about
@@ -91,11 +90,20 @@ func (c *Client) Policy(ctx context.Context) (PolicyAnswer, error) {
 	return ask[PolicyAnswer](ctx, c, http.MethodGet, pathPolicy, nil, nil)
 }
 
-// Explain asks what the loaded tables decide for a flow, in the form that
-// [ParseFlow] reads.
-func (c *Client) Explain(ctx context.Context, protocol, destination string) (policy.Explanation, error) {
+// Explain asks what the loaded tables decide for a flow of the host, in the form
+// that [ParseFlow] reads, and by which way it goes.
+func (c *Client) Explain(ctx context.Context, protocol, destination string) (Explained, error) {
+	return c.ExplainFrom(ctx, 0, protocol, destination)
+}
+
+// ExplainFrom is Explain for a flow that comes from the network namespace with
+// this inode, or from the host's own if it is 0.
+func (c *Client) ExplainFrom(ctx context.Context, namespace uint64, protocol, destination string) (Explained, error) {
 	query := url.Values{"protocol": {protocol}, "destination": {destination}}
-	return ask[policy.Explanation](ctx, c, http.MethodGet, pathExplain, query, nil)
+	if namespace != 0 {
+		query.Set("netns", strconv.FormatUint(namespace, 10))
+	}
+	return ask[Explained](ctx, c, http.MethodGet, pathExplain, query, nil)
 }
 
 // Hostnames asks for the names that were asked for, and those that hold

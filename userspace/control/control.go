@@ -45,6 +45,10 @@ type Agent interface {
 	// Explain decides f by the tables that the kernel has now.
 	Explain(ctx context.Context, f policy.Flow) (policy.Explanation, error)
 
+	// Path says by which way a flow goes, about which Explain was asked
+	// before.
+	Path(ctx context.Context, q PathQuestion) (Path, error)
+
 	// Hostnames returns the names that were asked for, and those that hold
 	// synthetic addresses, by name.
 	Hostnames() []Hostname

@@ -34,6 +34,7 @@ type fakeAgent struct {
 	explored []policy.Flow
 	reloads  int
 	queries  []Question
+	paths    []PathQuestion
 }
 
 func (a *fakeAgent) Status(context.Context) Status {
@@ -43,14 +44,20 @@ func (a *fakeAgent) Status(context.Context) Status {
 		Generation: 2,
 		Channels:   []Channel{{ID: "c1", Name: "Private", State: "up", Since: noon, Edge: "e:443", Streams: 2}},
 		Lease:      Lease{3, true},
-		DNS:        theDNS(),
-		Counters:   map[string]uint64{"pass": 9},
-		Warnings:   []string{"one"},
+		Packets: Packets{
+			On: true, Containers: true,
+			Uplinks: []Uplink{{Name: "eth0", Index: 2, MTU: 1500, Links: "tcx", Pair: "acq0"}},
+			UDP:     UDP{Flows: 1, Capacity: 2, Sockets: 3, Events: map[string]uint64{"evicted": 4}},
+		},
+		DNS:      theDNS(),
+		Counters: map[string]uint64{"pass": 9},
+		Warnings: []string{"one"},
 	}
 }
 
 func (a *fakeAgent) Flows() []flow.Flow {
-	return []flow.Flow{{ID: 1, OrigDst: netip.MustParseAddrPort("[2001:db8::1]:443"), State: flow.StateRefused, Status: 403, Started: noon}}
+	return []flow.Flow{{ID: 1, OrigDst: netip.MustParseAddrPort("[2001:db8::1]:443"), State: flow.StateRefused, Status: 403, Started: noon,
+		Protocol: flow.UDP, Source: netip.MustParseAddrPort("192.0.2.3:9"), Forwarded: true, Container: "docker web", DatagramsSent: 5}}
 }
 
 func (a *fakeAgent) Loaded() (Loaded, error) {
@@ -64,6 +71,13 @@ func (a *fakeAgent) Explain(_ context.Context, f policy.Flow) (policy.Explanatio
 	defer a.mu.Unlock()
 	a.explored = append(a.explored, f)
 	return policy.Explain(&policy.Policy{}, f), a.err
+}
+
+func (a *fakeAgent) Path(_ context.Context, q PathQuestion) (Path, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.paths = append(a.paths, q)
+	return Path{Way: WayDirect, Why: "why", Device: "eth0"}, a.err
 }
 
 func (a *fakeAgent) Apply(_ context.Context, profile io.Reader, source string) (Applied, error) {
@@ -134,7 +148,7 @@ func testPolicy() *policy.Policy {
 			},
 			Names:     []policy.NamePattern{{Source: `.+\.example\.com`}},
 			Ports:     []policy.PortRange{{First: 22, Last: 22}, {First: 8000, Last: 8999}},
-			Protocols: policy.TCP,
+			Protocols: policy.TCP, RejectQUIC: true,
 		}},
 		Settings:   policy.Settings{GraceTime: 3500 * time.Millisecond, SyntheticPool: netip.MustParsePrefix("6.6.0.0/16"), FlushCacheOnChange: true},
 		PrivateDNS: []policy.PrivateDNSRule{{Suffix: "corp.example", Server: netip.MustParseAddr("6.6.255.254"), SingleLabel: true}},
@@ -186,6 +200,11 @@ func TestEmptyListsAreListsInJSON(t *testing.T) {
 				t.Errorf("%s of %s is null", key, path)
 			}
 		}
+		if packets, ok := got["packets"].(map[string]any); ok {
+			if udp := packets["udp"].(map[string]any); packets["uplinks"] == nil || udp["events"] == nil {
+				t.Errorf("a list of packets in %s is null", path)
+			}
+		}
 		for _, part := range []any{got, got["dns"]} {
 			if d, ok := part.(map[string]any); ok && d["pool"] != nil && d["pool"].(map[string]any)["prefixes"] == nil {
 				t.Errorf("prefixes of the pool in %s are null", path)
@@ -204,7 +223,7 @@ func TestRulesAreReadable(t *testing.T) {
 	}
 	want := RuleList{Schema, 4, []Rule{{
 		Index: 0, ID: "r1", Order: 1.5, Action: "tunnel", Hardening: "block",
-		Channel: "c1", Name: "Private", Protocol: "tcp",
+		Channel: "c1", Name: "Private", Protocol: "tcp", QUIC: "reject",
 		Ports:     []string{"22", "8000-8999"},
 		Addresses: []string{"192.168.11.0/24", "10.0.0.1-10.0.0.6"},
 		Names:     []string{`.+\.example\.com`},
@@ -247,33 +266,6 @@ func TestQuestionsWithoutPolicySayNoPolicy(t *testing.T) {
 	}
 	if _, err := c.Explain(t.Context(), "tcp", "192.0.2.1:80"); !errors.Is(err, ErrNoPolicy) {
 		t.Errorf("Explain: %v, want ErrNoPolicy", err)
-	}
-}
-
-func TestExplainAsksForTheFlow(t *testing.T) {
-	agent := &fakeAgent{}
-	got, err := serve(t, agent).Explain(t.Context(), "udp", "[2001:db8::1]:53")
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := policy.Flow{Protocol: policy.UDP, Addr: netip.MustParseAddr("2001:db8::1"), Port: 53}
-	if len(agent.explored) != 1 || agent.explored[0] != want {
-		t.Errorf("the agent was asked %+v, want %+v", agent.explored, want)
-	}
-	if got.Schema != 1 || got.Verdict != "pass" || got.Reason != policy.ReasonNoMatch {
-		t.Errorf("Explain = %+v", got)
-	}
-}
-
-func TestExplainRefusesMistakesOfTheAsker(t *testing.T) {
-	agent := &fakeAgent{}
-	_, err := serve(t, agent).Explain(t.Context(), "tcp", "2001:db8::1:443")
-	refused, ok := errors.AsType[*RefusedError](err)
-	if !ok || refused.Status != http.StatusBadRequest || !strings.Contains(refused.Text, "brackets") {
-		t.Errorf("Explain: %v, want status 400 that speaks of brackets", err)
-	}
-	if len(agent.explored) != 0 {
-		t.Errorf("the agent was asked %+v", agent.explored)
 	}
 }
 

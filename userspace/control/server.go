@@ -98,6 +98,7 @@ func (s *Server) status(r *http.Request) (any, error) {
 	status := s.agent.Status(r.Context())
 	status.Schema = Schema
 	status.DNS = status.DNS.listed()
+	status.Packets = status.Packets.listed()
 	status.Hooks, status.Channels, status.Warnings = list(status.Hooks), list(status.Channels), list(status.Warnings)
 	return status, nil
 }
@@ -136,7 +137,16 @@ func (s *Server) explain(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, &questionError{err}
 	}
-	return s.agent.Explain(r.Context(), f)
+	inode, err := parseNamespace(query.Get("netns"))
+	if err != nil {
+		return nil, &questionError{err}
+	}
+	why, err := s.agent.Explain(r.Context(), f)
+	if err != nil {
+		return nil, err
+	}
+	path, err := s.agent.Path(r.Context(), PathQuestion{Flow: f, Verdict: why.Verdict, Namespace: inode})
+	return Explained{why, &path}, err
 }
 
 func (s *Server) hostnames(*http.Request) (any, error) {

@@ -32,6 +32,7 @@ type Rule struct {
 	Channel   string   `json:"channel"`      // its identifier
 	Name      string   `json:"channel_name"` // empty when the policy has no such channel
 	Protocol  string   `json:"protocol"`
+	QUIC      string   `json:"quic,omitempty"` // "reject": UDP 443 to where the rule carries TCP 443 is refused
 	Ports     []string `json:"ports"`
 	Addresses []string `json:"addresses"` // addresses, prefixes and ranges
 	Names     []string `json:"names"`     // regular expressions
@@ -89,11 +90,16 @@ func Rules(p *policy.Policy) []Rule {
 	}
 	rules := make([]Rule, len(p.Rules))
 	for i, r := range p.Rules {
+		quic := ""
+		if r.RejectQUIC {
+			quic = policy.ActionReject.String()
+		}
 		rules[i] = Rule{
 			Index: i, ID: r.ID, Order: r.Order,
 			Action: r.Action.String(), Hardening: r.Hardening.String(),
 			Channel: r.Channel, Name: names[r.Channel],
 			Protocol:  r.Protocols.String(),
+			QUIC:      quic,
 			Ports:     texts(r.Ports, policy.PortRange.String),
 			Addresses: texts(r.Addrs, rangeText),
 			Names:     texts(r.Names, func(n policy.NamePattern) string { return n.Source }),

@@ -18,6 +18,7 @@ type Status struct {
 	Lease      Lease             `json:"lease"`
 	Flows      Totals            `json:"flows"`
 	DNS        DNS               `json:"dns"`
+	Packets    Packets           `json:"packets"`
 	Counters   map[string]uint64 `json:"counters"`
 	Warnings   []string          `json:"warnings"`
 }
@@ -48,6 +49,8 @@ type Channel struct {
 	Since      time.Time `json:"since"`
 	Edge       string    `json:"edge,omitempty"` // host:port of the edge in use
 	Streams    int       `json:"streams"`
+	Protocol   string    `json:"protocol,omitempty"`   // of the TCP flows to the edge in use, as ALPN spells it
+	Datagrams  string    `json:"datagrams,omitempty"`  // whether its edges carry UDP: unknown, yes or no
 	Diagnostic string    `json:"diagnostic,omitempty"` // result of the last probe of diagnosticUri
 }
 
@@ -67,6 +70,9 @@ type Totals struct {
 	Failed        uint64 `json:"failed"`
 	BytesSent     uint64 `json:"bytes_sent"`
 	BytesReceived uint64 `json:"bytes_received"`
+
+	DatagramsSent     uint64 `json:"datagrams_sent"`
+	DatagramsReceived uint64 `json:"datagrams_received"`
 }
 
 // Profile identifies the loaded policy.

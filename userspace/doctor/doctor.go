@@ -110,6 +110,7 @@ func checks() []check {
 		{"profile", some(checkProfile)},
 		{"pins", one(checkPins)},
 		{"agent", checkAgent},
+		{"packets", some(checkPackets)},
 		{"dns", some(checkDNS)},
 		{"synthetic-pool", some(checkPool)},
 		{"nsswitch", some(checkSwitch)},
@@ -124,6 +125,7 @@ func checks() []check {
 		{"policy-routing", some(checkRouting)},
 		{"nftables", checkNftables},
 		{"iptables", checkIptables},
+		{"flowtables", checkFlowtables},
 	}
 }
 
@@ -141,7 +143,9 @@ type examination struct {
 	hooks    []string        // what is attached
 	network  *Network
 	netErr   error
-	opaque   bool // nftables has rules that only iptables-save can show
+
+	flowtables string // whether nftables has flowtables: yes, no, or empty
+	opaque     bool   // nftables has rules that only iptables-save can show
 }
 
 // Examine runs all checks. It ends early, with unknown findings, when ctx does.

@@ -28,7 +28,7 @@ func TestAHostThatIsWellHasNothingToDo(t *testing.T) {
 		got = append(got, f.ID)
 	}
 	want := strings.Fields(`kernel capabilities bpf btf jit unprivileged-bpf lockdown lsm memlock cgroup2 configuration cgroup bpffs
-		profile pins agent dns synthetic-pool nsswitch hosts-file systemd-resolved name feature-memcg feature-tcx cgroup-programs device-programs tun wireguard policy-routing nftables iptables`)
+		profile pins agent packets dns synthetic-pool nsswitch hosts-file systemd-resolved name feature-memcg feature-tcx cgroup-programs device-programs tun wireguard policy-routing nftables iptables flowtables`)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("checks (-want +got):\n%s", diff)
 	}

@@ -63,6 +63,7 @@ func well(t *testing.T) *fixture {
 		status: control.Status{
 			Version: "1.2.3", PID: 42, Generation: 7, Profile: &control.Profile{ID: "p"}, Lease: control.Lease{Fresh: true},
 			Channels: []control.Channel{{ID: "xxxxxxxx-xxxx-xxxx-xxxx-2a8ff07f474c", Name: "Private", State: "up"}},
+			Packets:  control.Packets{On: true, Uplinks: []control.Uplink{{Name: "eth0", Links: "tcx"}}},
 			DNS:      control.DNS{On: true, Pool: control.Pool{Capacity: 65533, Used: 3}},
 		},
 		resolved: []netip.Addr{netip.MustParseAddr("6.6.0.1")},

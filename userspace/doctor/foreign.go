@@ -110,14 +110,16 @@ func programTitle(f Foreign) string {
 	return title
 }
 
-// checkDevicePrograms looks at the links that carry default routes.
+// checkDevicePrograms looks at the links that carry default routes, and where
+// packets are acquired.
 func checkDevicePrograms(x *examination) []Finding {
 	if x.netErr != nil {
 		return []Finding{x.unknown("", x.netErr)}
 	}
 	var all []Finding
+	uplinks := x.uplinks()
 	for _, l := range x.network.Links {
-		if !l.Uplink {
+		if !l.Uplink && !slices.Contains(uplinks, l.Name) {
 			continue
 		}
 		programs, err := x.Kernel.ForeignOnDevice(l.Index)
@@ -125,14 +127,14 @@ func checkDevicePrograms(x *examination) []Finding {
 			all = append(all, x.unknown("", fmt.Errorf("look at %s: %w", l.Name, err)))
 		}
 		for _, f := range programs {
-			all = append(all, noted("", "%s on %s, %s: the socket path decides before packets are made", programTitle(f), l.Name, f.Attach))
+			all = append(all, noted("", "%s on %s, %s: %s", programTitle(f), l.Name, f.Attach, x.seenBeside()))
 		}
 		for _, name := range l.Filters {
-			all = append(all, noted("", "tc filter %s on %s: the socket path decides before packets are made", name, l.Name))
+			all = append(all, noted("", "tc filter %s on %s: %s", name, l.Name, x.seenBeside()))
 		}
 	}
 	if len(all) == 0 {
-		return []Finding{fine("no programs of others on links with a default route")}
+		return []Finding{fine("no programs of others on uplinks")}
 	}
 	return all[:min(len(all), maxListed)]
 }

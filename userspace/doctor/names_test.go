@@ -53,7 +53,9 @@ func TestWhatKeepsNamesFromBeingAcquiredIsFound(t *testing.T) {
 	}{
 		{"switched off", configured("[fqdn]\nacquire = false\n"), []string{"dns note the profile has names to acquire, and fqdn.acquire is off"}},
 		{"names that are bypassed", func(t *testing.T, f *fixture) { f.replace(t, profile, `"Tunnel"`, `"Bypass"`) }, []string{"dns ok no rule acquires names"}},
-		{"another relay", configured("[relay]\nexternal-listener = \"127.0.0.1:1\"\nexternal-cgroup = \"/x\"\n"), []string{"dns note another relay carries the flows"}},
+		{"another relay", configured("[relay]\nexternal-listener = \"127.0.0.1:1\"\nexternal-cgroup = \"/x\"\n"), []string{
+			"packets note an external listener gets no packets", "dns note another relay carries the flows", "flowtables ok packets that the host",
+		}},
 		{"queries left alone", func(_ *testing.T, f *fixture) { f.status.DNS.On, f.status.DNS.Cause = false, "no pool" },
 			[]string{"dns warning names are not acquired: no pool"}},
 		{"no agent", func(_ *testing.T, f *fixture) { f.agentErr, f.hooks = noAgent(syscall.ENOENT), nil },

@@ -32,7 +32,7 @@ type Link struct {
 	Uplink  bool     // it has a default route in the main table
 	Mark    uint32   // of a WireGuard link's own packets, 0 for none
 	MarkErr error    // why Mark is not known
-	Filters []string // names of its tc filters; only of uplinks
+	Filters []string // kinds of its tc filters without BPF program; only of uplinks
 }
 
 // Rule is a rule of policy routing.
@@ -160,7 +160,8 @@ func markRules() ([]Rule, error) {
 	return all, nil
 }
 
-// filters names the tc filters of a link. A link without a classifier has none,
+// filters names the tc filters of a link, but for those with a BPF program, which
+// the loader knows. A link without a classifier has none,
 // and the kernel's refusal to list them is not worth a word.
 func filters(l netlink.Link) []string {
 	var names []string
@@ -170,11 +171,10 @@ func filters(l netlink.Link) []string {
 			continue
 		}
 		for _, filter := range all {
-			name := filter.Type()
-			if bpf, ok := filter.(*netlink.BpfFilter); ok {
-				name = bpf.Name
+			if filter.Type() == "bpf" {
+				continue
 			}
-			names = append(names, name)
+			names = append(names, filter.Type())
 		}
 	}
 	return names

@@ -63,8 +63,8 @@ func TestOtherAcquirersAreNamed(t *testing.T) {
 			f.devices = map[int][]Foreign{1: {{Name: "on_lo"}}, 2: {{Name: "cil_to_netdev", Attach: "TCXEgress"}}}
 			f.network.Links[1].Filters = []string{"calico_to_host"}
 		}, []string{
-			"device-programs note program cil_to_netdev (Cilium) on eth0, TCXEgress: the socket path decides before",
-			"device-programs note tc filter calico_to_host on eth0: the socket path decides before",
+			"device-programs note program cil_to_netdev (Cilium) on eth0, TCXEgress: it sees packets beside bpfacq",
+			"device-programs note tc filter calico_to_host on eth0: it sees packets beside bpfacq",
 		}},
 		{"uplink that is not to be looked at", func(_ *testing.T, f *fixture) { f.devErr = syscall.ENOMEM },
 			[]string{"device-programs unknown look at eth0: cannot allocate memory"}},

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -67,6 +68,10 @@ func checkNftables(ctx context.Context, x *examination) []Finding {
 	found, opaque, err := nftRedirections(listing)
 	if err != nil {
 		return []Finding{x.unknown("", err)}
+	}
+	x.flowtables = answerNo
+	if bytes.Contains(listing, []byte(`"flowtable":`)) {
+		x.flowtables = answerYes
 	}
 	x.opaque = opaque
 	return redirections(found, "no rules of nftables that redirect")

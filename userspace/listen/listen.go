@@ -1,5 +1,6 @@
 // Package listen accepts the connections that the kernel rewrote to the
-// loopback listeners, and asks for each where its application meant to go.
+// loopback listeners, and asks for each where its application meant to go. Those of
+// the packet path arrive as they were sent, in a network namespace of their own.
 package listen
 
 import (
@@ -36,10 +37,10 @@ type Options struct {
 	Log *slog.Logger // nil discards
 }
 
-// Listener receives acquired flows on 127.0.0.1 and, where the host has it,
-// on ::1.
+// Listener receives acquired flows: on 127.0.0.1 and, where the host has it, on
+// ::1, or in a namespace to any destination.
 type Listener struct {
-	origin    Origin
+	lookup    func(*net.TCPConn) (flow.Record, error)
 	acceptors int
 	log       *slog.Logger
 	sockets   []socket
@@ -66,14 +67,7 @@ func Listen(ctx context.Context, o Options) (*Listener, error) {
 }
 
 func listen(ctx context.Context, o Options, bind bind) (*Listener, error) {
-	l := &Listener{origin: o.Origin, acceptors: o.Acceptors, log: o.Log}
-	if l.acceptors <= 0 {
-		l.acceptors = min(runtime.GOMAXPROCS(0), 4)
-	}
-	if l.log == nil {
-		l.log = slog.New(slog.DiscardHandler)
-	}
-
+	l := newListener(func(conn *net.TCPConn) (flow.Record, error) { return lookUp(conn, o.Origin) }, o.Acceptors, o.Log)
 	var err error
 	if l.v4, err = l.bind(ctx, bind, "tcp4", "127.0.0.1:0"); err != nil {
 		return nil, fmt.Errorf("listen on IPv4 loopback: %w", err)
@@ -87,6 +81,16 @@ func listen(ctx context.Context, o Options, bind bind) (*Listener, error) {
 		return nil, fmt.Errorf("listen on IPv6 loopback: %w", err)
 	}
 	return l, nil
+}
+
+func newListener(lookup func(*net.TCPConn) (flow.Record, error), acceptors int, log *slog.Logger) *Listener {
+	if acceptors <= 0 {
+		acceptors = min(runtime.GOMAXPROCS(0), 4)
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Listener{lookup: lookup, acceptors: acceptors, log: log}
 }
 
 func (l *Listener) bind(ctx context.Context, bind bind, network, address string) (netip.AddrPort, error) {

@@ -82,11 +82,12 @@ func (l *Listener) deliver(conn *net.TCPConn, carry func(*net.TCPConn, flow.Reco
 	conn.Close()
 }
 
-func (l *Listener) lookup(conn *net.TCPConn) (rec flow.Record, err error) {
+// lookUp asks origin for the record of a connection.
+func lookUp(conn *net.TCPConn, origin Origin) (rec flow.Record, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return rec, err
 	}
-	controlErr := raw.Control(func(fd uintptr) { rec, err = l.origin.Lookup(int(fd)) })
+	controlErr := raw.Control(func(fd uintptr) { rec, err = origin.Lookup(int(fd)) })
 	return rec, errors.Join(controlErr, err)
 }

@@ -23,7 +23,8 @@ func TestEveryCounterOfTheDatapathIsShown(t *testing.T) {
 	shown := make(map[uint64]string) // by value
 	for _, f := range families {
 		switch f.GetName() {
-		case "bpfacq_connects_total", "bpfacq_handoffs_total", "bpfacq_query_datagrams_total", "bpfacq_datapath_bugs_total":
+		case "bpfacq_connects_total", "bpfacq_handoffs_total", "bpfacq_query_datagrams_total", "bpfacq_datapath_bugs_total",
+			"bpfacq_packets_total", "bpfacq_enclave_lookups_total", "bpfacq_enclave_replies_total":
 			for _, m := range f.GetMetric() {
 				shown[uint64(m.GetCounter().GetValue())] = f.GetName()
 			}

@@ -26,7 +26,8 @@ func (s source) Counters() (map[string]uint64, error) { return s.counters, s.err
 func (s source) Gauges() Gauges {
 	return Gauges{
 		Generation: 7,
-		Flows:      control.Totals{Active: 1, Closed: 2, Reset: 3, Refused: 4, Failed: 5, BytesSent: 6, BytesReceived: 8},
+		TCP:        control.Totals{Active: 1, Closed: 2, Reset: 3, Refused: 4, Failed: 5, BytesSent: 6, BytesReceived: 8},
+		UDP:        control.Totals{Active: 21, Closed: 22, BytesSent: 26, BytesReceived: 28, DatagramsSent: 29, DatagramsReceived: 30},
 		NoRecord:   9,
 		Channels:   map[string]bool{"a": true, "b": false},
 	}
@@ -53,17 +54,28 @@ bpfacq_connects_total{reason="rule",verdict="acquire"} 10
 bpfacq_datapath_bugs_total{reason="flags"} 13
 # HELP bpfacq_flow_bytes_total Bytes of applications.
 # TYPE bpfacq_flow_bytes_total counter
-bpfacq_flow_bytes_total{direction="received"} 8
-bpfacq_flow_bytes_total{direction="sent"} 6
+bpfacq_flow_bytes_total{direction="received",protocol="tcp"} 8
+bpfacq_flow_bytes_total{direction="received",protocol="udp"} 28
+bpfacq_flow_bytes_total{direction="sent",protocol="tcp"} 6
+bpfacq_flow_bytes_total{direction="sent",protocol="udp"} 26
+# HELP bpfacq_flow_datagrams_total Datagrams of applications.
+# TYPE bpfacq_flow_datagrams_total counter
+bpfacq_flow_datagrams_total{direction="received"} 30
+bpfacq_flow_datagrams_total{direction="sent"} 29
 # HELP bpfacq_flows Flows that are carried.
 # TYPE bpfacq_flows gauge
-bpfacq_flows 1
+bpfacq_flows{protocol="tcp"} 1
+bpfacq_flows{protocol="udp"} 21
 # HELP bpfacq_flows_total Flows that have ended.
 # TYPE bpfacq_flows_total counter
-bpfacq_flows_total{state="closed"} 2
-bpfacq_flows_total{state="failed"} 5
-bpfacq_flows_total{state="refused"} 4
-bpfacq_flows_total{state="reset"} 3
+bpfacq_flows_total{protocol="tcp",state="closed"} 2
+bpfacq_flows_total{protocol="tcp",state="failed"} 5
+bpfacq_flows_total{protocol="tcp",state="refused"} 4
+bpfacq_flows_total{protocol="tcp",state="reset"} 3
+bpfacq_flows_total{protocol="udp",state="closed"} 22
+bpfacq_flows_total{protocol="udp",state="failed"} 0
+bpfacq_flows_total{protocol="udp",state="refused"} 0
+bpfacq_flows_total{protocol="udp",state="reset"} 0
 # HELP bpfacq_generation Number of the policy in force, 0 for none.
 # TYPE bpfacq_generation gauge
 bpfacq_generation 7
@@ -76,7 +88,7 @@ bpfacq_listener_resets_total 9
 `
 	c := newCollector(s, "v1")
 	names := []string{"bpfacq_channel_up", "bpfacq_collection_errors_total", "bpfacq_connects_total",
-		"bpfacq_datapath_bugs_total", "bpfacq_flow_bytes_total", "bpfacq_flows", "bpfacq_flows_total",
+		"bpfacq_datapath_bugs_total", "bpfacq_flow_bytes_total", "bpfacq_flow_datagrams_total", "bpfacq_flows", "bpfacq_flows_total",
 		"bpfacq_generation", "bpfacq_handoffs_total", "bpfacq_listener_resets_total"}
 	if err := testutil.CollectAndCompare(c, strings.NewReader(want), names...); err != nil {
 		t.Error(err)
@@ -107,8 +119,8 @@ func TestFailingSourceIsCountedAndTheRestIsShown(t *testing.T) {
 	if n := c.errors.Load(); n != 1 {
 		t.Errorf("%d collection errors, want 1", n)
 	}
-	if n := testutil.CollectAndCount(c, "bpfacq_generation", "bpfacq_flows"); n != 2 {
-		t.Errorf("%d metrics beside the failing ones, want 2", n)
+	if n := testutil.CollectAndCount(c, "bpfacq_generation", "bpfacq_flows"); n != 3 {
+		t.Errorf("%d metrics beside the failing ones, want 3", n)
 	}
 }
 

@@ -97,6 +97,15 @@ func ignoreEOF(err error) error {
 	return err
 }
 
+// close closes the connection in order. One of the packet path would be reset
+// unless it is told.
+func (a *application) close() {
+	if a.live.Record().Source.IsValid() {
+		a.conn.SetLinger(-1)
+	}
+	a.conn.Close()
+}
+
 // reset closes the connection with RST.
 func (a *application) reset() {
 	a.conn.SetLinger(0)

@@ -71,7 +71,7 @@ func (c *carriage) carry(ctx context.Context) flow.Outcome {
 
 	orderly := stop()
 	if orderly {
-		c.conn.Close()
+		c.close()
 	} else {
 		<-aborted
 	}
