@@ -67,9 +67,17 @@ func (a *fakeAgent) Status(context.Context) control.Status {
 			{Program: "bpfacq_connect4", ID: 51, AttachPoint: "cgroup/connect4"},
 			{Program: "bpfacq_connect6", ID: 52, AttachPoint: "cgroup/connect6"},
 		},
-		Lease:    control.Lease{Period: 3, Fresh: true},
-		Flows:    control.Totals{Active: 1, Refused: 1, BytesSent: 2048, BytesReceived: 123456789},
-		DNS:      a.DNS(),
+		Lease: control.Lease{Period: 3, Fresh: true},
+		Flows: control.Totals{Active: 1, Refused: 1, BytesSent: 2048, BytesReceived: 123456789},
+		DNS:   a.DNS(),
+		Packets: control.Packets{
+			On: true, Containers: true,
+			Uplinks: []control.Uplink{
+				{Name: "eth0", Index: 2, MTU: 1500, Links: "tcx", Pair: "acq0"},
+				{Name: "wg0", Index: 3, MTU: 1420, L3: true, Links: "tcx", Cause: "no enclave", Lost: 1},
+			},
+			UDP: control.UDP{Flows: 1, Capacity: 65536, Sockets: 1, Events: map[string]uint64{"evicted": 2}},
+		},
 		Counters: map[string]uint64{"acquire": 2, "block": 0, "pass_no_match": 40},
 	}
 	loaded, err := a.Loaded()
@@ -82,6 +90,7 @@ func (a *fakeAgent) Status(context.Context) control.Status {
 	for _, ch := range loaded.Policy.Channels {
 		s.Channels = append(s.Channels, control.Channel{
 			ID: ch.ID, Name: ch.Name, State: "up", Since: a.at(1), Edge: "edge.example.com:443", Streams: 1, Diagnostic: "ok",
+			Protocol: "h2", Datagrams: "yes",
 		})
 	}
 	return s
@@ -102,7 +111,13 @@ func (a *fakeAgent) Flows() []flow.Flow {
 	refused.State, refused.Cause, refused.Status = flow.StateRefused, "edge answers 403 Forbidden", http.StatusForbidden
 	// A name that would clear the terminal of whoever lists the flows.
 	refused.Command, refused.BytesReceived, refused.Ended = "\x1b[2J", 0, a.at(3)
-	return []flow.Flow{carried, refused}
+	forwarded := flow.Flow{
+		ID: 3, Protocol: flow.UDP, OrigDst: netip.MustParseAddrPort("192.168.11.53:53"), Rule: "rule-1", Channel: "channel-1",
+		Source: netip.MustParseAddrPort("192.0.2.2:40000"), Forwarded: true, Container: "docker web",
+		Edge: "edge.example.com:443", Generation: loaded.Generation,
+		State: flow.StateActive, BytesSent: 30, BytesReceived: 90, DatagramsSent: 1, DatagramsReceived: 1, Started: a.at(4),
+	}
+	return []flow.Flow{carried, refused, forwarded}
 }
 
 func (a *fakeAgent) Loaded() (control.Loaded, error) {
@@ -122,6 +137,20 @@ func (a *fakeAgent) Explain(_ context.Context, f policy.Flow) (policy.Explanatio
 	why := a.explainName(loaded.Policy, f)
 	why.Generation = loaded.Generation
 	return why, nil
+}
+
+func (a *fakeAgent) Path(_ context.Context, q control.PathQuestion) (control.Path, error) {
+	switch {
+	case q.Verdict == policy.VerdictPass.String():
+		return control.Path{Way: control.WayDirect, Why: "nothing acquires it"}, nil
+	case q.Verdict == policy.VerdictBlock.String():
+		return control.Path{Way: control.WayNone, Why: "it is answered as if nobody listened"}, nil
+	case q.Namespace != 0:
+		return control.Path{Way: control.WayPacket, Why: "it leaves by eth0", Namespace: "4711", Device: "eth0"}, nil
+	case q.Flow.Protocol == policy.UDP:
+		return control.Path{Way: control.WayPacket, Why: "it leaves by eth0", Device: "eth0"}, nil
+	}
+	return control.Path{Way: control.WaySocket, Why: "connect() leads to the agent"}, nil
 }
 
 func (a *fakeAgent) Apply(_ context.Context, r io.Reader, source string) (control.Applied, error) {

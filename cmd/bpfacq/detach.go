@@ -4,15 +4,19 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/bpfacq/bpfacq/loader"
+	"github.com/bpfacq/bpfacq/userspace/enclave"
 )
 
 func newDetach(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "detach --all",
 		Short: "Remove every trace from the kernel",
-		Long: `Detach removes the datapath from the kernel: programs, links, maps and their pins. It
-works without the agent, and refuses while one runs. Flows that were acquired end with
-the agent that carries them; new ones go directly.`,
+		Long: `Detach removes the datapath from the kernel: programs, links, filters, maps and their
+pins, and the pairs of devices that an agent may have left that was killed. It works
+without the agent, and refuses while one runs. Flows that were acquired end with the
+agent that carries them; new ones go directly.`,
 		Example: `  sudo bpfacq detach --all
   sudo bpfacq detach --all --pins /sys/fs/bpf/other`,
 		Args: cobra.ArbitraryArgs,
@@ -42,4 +46,15 @@ the agent that carries them; new ones go directly.`,
 		return nil
 	}
 	return cmd
+}
+
+// detach removes what is pinned in a folder, and the devices of who is gone. It
+// reports whether there was something to remove.
+func detach(folder string) (bool, error) {
+	found, err := loader.Detach(folder)
+	if err != nil {
+		return found, err // an agent is running, and the devices are its own
+	}
+	pairs, err := enclave.Sweep()
+	return found || pairs > 0, err
 }

@@ -22,11 +22,11 @@ func newDoctor(e *env) *cobra.Command {
 		Use:   "doctor",
 		Short: "Examine the host",
 		Long: `Doctor checks, in this order, whether the host has what bpfacq needs, what is configured
-and loaded, whether host names can be acquired, what the kernel has of the feature
-ladder, and what else on the host acquires or routes traffic. Each check says what it
-found, what that means, and what to do. It changes nothing and needs no agent; where one
-acquires names, it asks for one of the profile's. Without root some checks end as
-unknown.
+and loaded, whether packets and host names can be acquired, what the kernel has of the
+feature ladder, and what else on the host acquires, routes or hides traffic. Each check
+says what it found, what that means, and what to do. It changes nothing and needs no
+agent; where one acquires names, it asks for one of the profile's. Without root some
+checks end as unknown.
 
   ok       as it should be
   note     worth knowing, nothing has to be done

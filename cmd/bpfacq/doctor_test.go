@@ -153,7 +153,7 @@ func TestDoctorFindsOtherAcquirersOfAHost(t *testing.T) {
 
 	untouched := map[string]string{
 		"bpf": "ok ", "configuration": "ok ", "cgroup": "ok ", "cgroup-programs": "ok ", "device-programs": "ok ", "tun": "ok ", "wireguard": "ok ",
-		"policy-routing": "ok ", "nftables": "ok ", "iptables": "ok ", "pins": "ok nothing is loaded at " + pins, "agent": "note no agent runs: nothing",
+		"policy-routing": "ok ", "nftables": "ok ", "iptables": "ok ", "flowtables": "ok no flowtables", "pins": "ok nothing is loaded at " + pins, "agent": "note no agent runs: nothing",
 	}
 	expect(look(), untouched)
 

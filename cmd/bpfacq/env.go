@@ -19,6 +19,7 @@ type env struct {
 	stdout, stderr io.Writer
 	config         string // where the configuration is when no flag says otherwise
 	hosts          string // the host's own file of names, hosts(5)
+	namespaces     string // the folder of named network namespaces, ip-netns(8)
 	journaled      bool   // whether standard error leads to the systemd journal
 
 	agent  func(context.Context, agent.Options) error // what run runs
@@ -45,11 +46,13 @@ func host() *env {
 		config: config.Path,
 		hosts:  "/etc/hosts",
 
+		namespaces: "/run/netns",
+
 		journaled: journaled(),
 		agent:     agent.Run,
 		demo:      demo.Run,
 		pinned:    func(pins string) (pinned, error) { return maps.Open(loader.MapsDir(pins)) },
-		detach:    loader.Detach,
+		detach:    detach,
 
 		examine: examine,
 	}

@@ -17,7 +17,7 @@ import (
 
 // explained is an explanation and who gave it.
 type explained struct {
-	policy.Explanation
+	control.Explained
 	Source string `json:"source"`         // "agent" or "file"
 	File   string `json:"file,omitempty"` // the profile that was evaluated
 
@@ -31,12 +31,17 @@ func newExplain(e *env) *cobra.Command {
 		Use:   "explain tcp|udp HOST:PORT",
 		Short: "Say what happens to a flow, and why",
 		Long: `Explain says whether a flow to HOST:PORT is acquired, by which rule, and which other
-rules cover it but lose. HOST is an address or a name; IPv6 addresses stand in
-brackets. A synthetic address is the name that it stands for.
+rules cover it but lose, and by which way it goes. HOST is an address or a name; IPv6
+addresses stand in brackets. A synthetic address is the name that it stands for.
 
 A name is acquired if a Tunnel rule covers it on some port. Applications then get its
 synthetic address; ports that no rule of the name covers go to its original address, the
 one that the resolver gave, and the rules for addresses decide about that.
+
+TCP of the host takes the socket path: connect() leads to the agent. All else takes the
+packet path: UDP, and what comes from other network namespaces, is acquired as it leaves
+by an uplink. --netns asks about a flow of such a namespace: a name that "ip netns"
+knows, a path such as /run/netns/blue, or the number of one of its processes.
 
 While the agent runs, it answers by the tables that the kernel has. Otherwise the
 configured profile is evaluated. With --profile it is that file, whether the agent
@@ -46,11 +51,37 @@ addresses names have; how names are acquired is as configured.`,
 		Example: `  bpfacq explain tcp 192.168.11.200:80
   bpfacq explain udp [2001:db8::1]:53
   bpfacq explain tcp intranet.example.com:443
+  sudo bpfacq explain --netns 4711 tcp 192.168.11.200:80
   bpfacq explain --profile new.json tcp intranet.example.com:443`,
 		Args: operands,
 	}
 	at, output := agentFlags(e, cmd), outputFlag(cmd)
 	file := cmd.Flags().String("profile", "", "evaluate this `file` and do not ask the agent")
+	from := cmd.Flags().String("netns", "", "the flow comes from this network `namespace`: a name, path or process")
+	e.completeExplain(cmd, at)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if _, err := control.ParseFlow(args[0], args[1]); err != nil {
+			return &usageError{err.Error(), forExample(cmd)}
+		}
+		if *file != "" && *from != "" {
+			return &usageError{"--profile says nothing of ways: only the agent knows them", "leave --profile or --netns out"}
+		}
+		ns, err := e.findNamespace(*from)
+		if err != nil {
+			return err
+		}
+		answer, err := e.explain(cmd.Context(), at, *file, ns, args)
+		if err != nil {
+			return err
+		}
+		answer.HostsFile = e.hostsFile(answer.Name)
+		return e.answer(output, answer, answer.table)
+	}
+	return cmd
+}
+
+// completeExplain completes operands, and the value of --netns.
+func (e *env) completeExplain(cmd *cobra.Command, at *place) {
 	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		switch len(args) {
 		case 0:
@@ -64,18 +95,11 @@ addresses names have; how names are acquired is as configured.`,
 		}
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if _, err := control.ParseFlow(args[0], args[1]); err != nil {
-			return &usageError{err.Error(), forExample(cmd)}
-		}
-		answer, err := e.explain(cmd.Context(), at, *file, args)
-		if err != nil {
-			return err
-		}
-		answer.HostsFile = e.hostsFile(answer.Name)
-		return e.answer(output, answer, answer.table)
+	namespaces := func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return e.knownNamespaces(), cobra.ShellCompDirectiveDefault
 	}
-	return cmd
+	// The only error is a flag that does not exist, and it does.
+	_ = cmd.RegisterFlagCompletionFunc("netns", namespaces)
 }
 
 // hostsFile returns the address that the host's own file has for a name. Without
@@ -94,7 +118,7 @@ func (e *env) hostsFile(name string) string {
 }
 
 // explain asks the agent, or a file when one is named or no agent runs.
-func (e *env) explain(ctx context.Context, at *place, file string, flow []string) (*explained, error) {
+func (e *env) explain(ctx context.Context, at *place, file string, from namespace, flow []string) (*explained, error) {
 	if file != "" {
 		c, err := at.load()
 		if err != nil {
@@ -108,11 +132,14 @@ func (e *env) explain(ctx context.Context, at *place, file string, flow []string
 	if err != nil {
 		return nil, err
 	}
-	answer, err := client.Explain(ctx, flow[0], flow[1])
+	answer, err := client.ExplainFrom(ctx, from.inode, flow[0], flow[1])
 	switch {
 	case err == nil:
-		return &explained{Explanation: answer, Source: "agent"}, nil
-	case !notRunning(err):
+		if answer.Path != nil && answer.Path.Namespace != "" {
+			answer.Path.Namespace = from.name
+		}
+		return &explained{Explained: answer, Source: "agent"}, nil
+	case !notRunning(err), from.inode != 0:
 		return nil, err
 	}
 	c, configErr := at.load()
@@ -136,7 +163,7 @@ func (e *env) explainFile(file string, c *config.Config, flow []string) (*explai
 	if err != nil {
 		return nil, err
 	}
-	return &explained{Explanation: policy.Explain(p.Policy, f), Source: "file", File: file}, nil
+	return &explained{Explained: control.Explained{Explanation: policy.Explain(p.Policy, f)}, Source: "file", File: file}, nil
 }
 
 // acquireNames gives a policy what the agent would give it to acquire names with.
@@ -166,6 +193,12 @@ func (x *explained) table(w io.Writer) {
 	} else if x.Reason == policy.ReasonNoName {
 		row(w, "meaning", x.noName())
 	}
+	if x.Reason == policy.ReasonQUIC && x.Hostname == nil {
+		row(w, "meaning", "refused at once, so that a browser falls back to TCP, which is acquired")
+	}
+	if p := x.Path; p != nil {
+		x.pathRows(w, p)
+	}
 	if r := x.Rule; r != nil {
 		row(w, "rule", r.ID)
 		row(w, "order", r.Order)
@@ -189,6 +222,19 @@ func (x *explained) table(w io.Writer) {
 	for _, b := range x.Beaten {
 		row(w, b.ID, b.Order, b.Action, b.Channel, b.Why)
 	}
+}
+
+// pathRows shows by which way a flow goes.
+func (x *explained) pathRows(w io.Writer, p *control.Path) {
+	if p.Namespace != "" {
+		row(w, "from", p.Namespace)
+	}
+	way := p.Way
+	switch p.Way {
+	case control.WaySocket, control.WayPacket:
+		way += " path"
+	}
+	row(w, "way", way+": "+p.Why)
 }
 
 // noName says what an address of the pool without a name means.

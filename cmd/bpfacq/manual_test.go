@@ -38,7 +38,7 @@ func TestManualIsThatOfTheCommands(t *testing.T) {
 func TestManualKeepsTheWordsOfTheHelp(t *testing.T) {
 	pages := manual(t)
 	for name, text := range map[string]string{
-		"bpfacq-edge.1":          "\n\"*\", with IPv6 in brackets",
+		"bpfacq-edge.1":          "\naddress, a prefix or \"*\", with IPv6 in brackets",
 		"bpfacq-profile-check.1": "\n  problems  for which the agent rejects it",
 		"bpfacq-run.1":           "\n  sudo bpfacq run --config ./bpfacq.toml",
 		"bpfacq.toml.5":          "\n[edges.addresses]\n# \"edge.example.com\" = \"192.0.2.1:443\"",

@@ -42,7 +42,8 @@ func newMapsDump(e *env) *cobra.Command {
 		Short: "Decode the pinned maps",
 		Long: `Dump decodes one of the pinned maps, or all: what policy is in force, its prefixes, port
 classes, verdicts and channels, synthetic addresses and their originals, connections on
-their way to the relay, and counters.
+their way to the relay, uplinks and their enclaves, who opened flows, whose sockets
+packets are of, and counters.
 It reads the pins, and so works also when no agent runs.
 
 The maps are ` + strings.Join(maps.Names(), ", ") + `.`,

@@ -52,7 +52,7 @@ func TestUnitAgreesWithTheDefaults(t *testing.T) {
 	for key, want := range map[string][]string{
 		"StateDirectory":      {strings.TrimPrefix(c.StateDir, "/var/lib/")},
 		"RuntimeDirectory":    {strings.TrimPrefix(filepath.Dir(c.Control.Socket), "/run/")},
-		"ReadWritePaths":      {"-" + filepath.Dir(c.Kernel.Pins)},
+		"ReadWritePaths":      {"-" + filepath.Dir(c.Kernel.Pins), "/proc/sys/net"},
 		"ConditionPathExists": {"|" + c.Profile, "|" + filepath.Join(c.StateDir, "profile.json")},
 	} {
 		if !slices.Equal(u[key], want) {

@@ -26,6 +26,9 @@ first that covers a flow decides. The table has a line for every destination.`,
 func ruleTable(w io.Writer, answer *control.RuleList) {
 	row(w, "ORDER", "ACTION", "PROTOCOL", "DESTINATION", "PORTS", "CHANNEL", "HARDENING", "RULE")
 	for _, r := range answer.Rules {
+		if r.QUIC != "" {
+			r.Protocol += ", quic: " + r.QUIC
+		}
 		ports, channel := strings.Join(r.Ports, ","), cmp.Or(r.Name, r.Channel)
 		for _, destination := range slices.Concat(r.Addresses, r.Names) {
 			row(w, r.Order, r.Action, r.Protocol, destination, ports, channel, r.Hardening, r.ID)

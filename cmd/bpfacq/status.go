@@ -16,7 +16,8 @@ func newStatus(e *env) *cobra.Command {
 		Use:   "status",
 		Short: "Show the state of the agent",
 		Long: `Status shows the agent's own state, the loaded policy, whether DNS queries are taken,
-the channels and their edges, the attached programs, and the counters that are not zero.`,
+the channels and their edges and whether those carry UDP, the uplinks at whose egress
+packets are acquired, the attached programs, and the counters that are not zero.`,
 		Example: `  sudo bpfacq status
   sudo bpfacq status -o json`,
 		Args: operands,
@@ -42,16 +43,51 @@ func statusTable(w io.Writer, s *control.Status) {
 		s.Flows.Active, s.Flows.Closed, s.Flows.Reset, s.Flows.Refused, s.Flows.Failed))
 	row(w, "carried", fmt.Sprintf("%s sent, %s received", size(s.Flows.BytesSent), size(s.Flows.BytesReceived)))
 	row(w, "dns", dnsLine(&s.DNS))
+	row(w, "packets", packetsLine(&s.Packets))
 	for _, warning := range s.Warnings {
 		row(w, "warning", warning)
 	}
 	channelTable(w, s.Channels)
+	uplinkTable(w, s.Packets.Uplinks)
 	row(w)
 	row(w, "HOOK", "PROGRAM", "ID")
 	for _, h := range s.Hooks {
 		row(w, h.AttachPoint, h.Program, h.ID)
 	}
 	countTable(w, "COUNTER", "VALUE", s.Counters)
+}
+
+// packetsLine is the packet path in a line.
+func packetsLine(p *control.Packets) string {
+	if !p.On {
+		return "off: UDP, containers and bound sockets pass untouched"
+	}
+	up := 0
+	for _, u := range p.Uplinks {
+		if u.Cause == "" {
+			up++
+		}
+	}
+	containers := "containers pass"
+	if p.Containers {
+		containers = "containers are acquired"
+	}
+	return fmt.Sprintf("on, at %s; %s; %d of %d UDP flows", plural(up, "uplink"), containers, p.UDP.Flows, p.UDP.Capacity)
+}
+
+func uplinkTable(w io.Writer, uplinks []control.Uplink) {
+	if len(uplinks) == 0 {
+		return
+	}
+	row(w)
+	row(w, "UPLINK", "MTU", "KIND", "LINKS", "LOST", "PAIR", "CAUSE")
+	for _, u := range uplinks {
+		kind := "ethernet"
+		if u.L3 {
+			kind = "ip"
+		}
+		row(w, u.Name, u.MTU, kind, u.Links, u.Lost, u.Pair, u.Cause)
+	}
 }
 
 // dnsLine is "bpfacq dns status" in a line.
@@ -68,8 +104,8 @@ func dnsLine(d *control.DNS) string {
 
 func channelTable(w io.Writer, channels []control.Channel) {
 	row(w)
-	row(w, "CHANNEL", "STATE", "SINCE", "EDGE", "STREAMS", "DIAGNOSTIC", "CAUSE")
+	row(w, "CHANNEL", "STATE", "SINCE", "EDGE", "PROTOCOL", "UDP", "STREAMS", "DIAGNOSTIC", "CAUSE")
 	for _, ch := range channels {
-		row(w, ch.Name, ch.State, ch.Since, ch.Edge, ch.Streams, ch.Diagnostic, ch.Cause)
+		row(w, ch.Name, ch.State, ch.Since, ch.Edge, ch.Protocol, ch.Datagrams, ch.Streams, ch.Diagnostic, ch.Cause)
 	}
 }

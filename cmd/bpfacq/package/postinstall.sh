@@ -17,6 +17,9 @@ fi
 # Not in a container or chroot without systemd as process 1.
 if [ -d /run/systemd/system ]; then
 	systemctl daemon-reload || :
+	if systemctl -q is-active systemd-networkd.service; then
+		networkctl reload || :
+	fi
 	systemctl try-restart bpfacq.service bpfacq-edge.service ||
 		echo 'bpfacq: see "systemctl status bpfacq bpfacq-edge"' >&2
 fi
