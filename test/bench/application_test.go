@@ -37,6 +37,10 @@ func applicationScenario(args []string, stdout io.Writer) error {
 		"classify":    classifications,
 		"hold":        idle.hold,
 		"release":     idle.release,
+
+		"datagram trips": datagramTrips,
+		"datagrams up":   untilSome(sendDatagrams),
+		"datagrams down": untilSome(receiveDatagrams),
 	})
 }
 

@@ -113,8 +113,10 @@ func newBed(t *testing.T, flows int) *bed {
 	return b
 }
 
-func (b *bed) contender(name string) contender {
-	for _, c := range b.contenders {
+func (b *bed) contender(name string) contender { return named(b.contenders, name) }
+
+func named(contenders []contender, name string) contender {
+	for _, c := range contenders {
 		if c.name == name {
 			return c
 		}
@@ -178,9 +180,20 @@ func (b *bed) startApplication(t *testing.T, ns *netns.Namespace, cgroup string)
 	return startChild(t, ns, cgroup, "application", "application", strconv.Itoa(b.flows))
 }
 
-// acquired is bpfacq on a host: an agent of its own and an edge of its own. The
-// binary of both is this one, unless another is named.
+// acquired is bpfacq on a host, without a packet path.
 func (b *bed) acquired(t *testing.T, near *netns.Namespace, host byte, hooked, binary string) contender {
+	t.Helper()
+	agent, edge := b.carriers(t, near, host, hooked, binary, []string{})
+	return contender{
+		name: "acquired", how: "hooks, agent, HTTP/2 over TLS 1.3, bpfacq edge",
+		application: b.startApplication(t, near, hooked), target: carried,
+		carriers: []*child{agent, edge, b.targets},
+	}
+}
+
+// carriers are an agent of a host's own, and an edge of its own. The binary of both
+// is this one, unless another is named.
+func (b *bed) carriers(t *testing.T, near *netns.Namespace, host byte, hooked, binary string, uplinks []string) (agent, edge *child) {
 	t.Helper()
 	start := func(ns *netns.Namespace, cgroup, role string, args ...string) *child {
 		cmd := testutil.ScenarioCommand(t, role, append(args, strconv.Itoa(b.flows))...)
@@ -188,19 +201,14 @@ func (b *bed) acquired(t *testing.T, near *netns.Namespace, host byte, hooked, b
 		return startObeying(t, ns, cgroup, role, cmd)
 	}
 	listen := netip.AddrPortFrom(edgeOf(host), portEdge).String()
-	edge := start(b.edges, "", "edge", listen, b.files.Certificate, b.files.Key, siteNetwork+":*")
+	edge = start(b.edges, "", "edge", listen, b.files.Certificate, b.files.Key, siteNetwork+":*")
 	// Below the hooked cgroup, as on a host, where the hooks see the agent's
 	// sockets too.
 	cgroup := filepath.Join(hooked, "agent")
 	if err := os.Mkdir(cgroup, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	agent := start(near, cgroup, "agent", b.configure(t, host, hooked))
-	return contender{
-		name: "acquired", how: "hooks, agent, HTTP/2 over TLS 1.3, bpfacq edge",
-		application: b.startApplication(t, near, hooked), target: carried,
-		carriers: []*child{agent, edge, b.targets},
-	}
+	return start(near, cgroup, "agent", b.configure(t, host, hooked, uplinks)), edge
 }
 
 // other is another build of this test, whose agent and edge contend with this
@@ -216,27 +224,31 @@ func (b *bed) other(t *testing.T, binary string) contender {
 
 // configure writes the files of a host's agent, and returns the path of its
 // configuration.
-func (b *bed) configure(t *testing.T, host byte, cgroup string) string {
+func (b *bed) configure(t *testing.T, host byte, cgroup string, uplinks []string) string {
 	t.Helper()
 	file := func(name string) string { return fmt.Sprintf("host%d-%s", host, name) }
 	c := config.Default()
 	c.Profile = b.write(t, file("profile.json"), profile(t))
 	c.StateDir = filepath.Join(b.folder, file("state"))
 	c.Kernel.Cgroup = cgroup
+	c.Packet.Uplinks = uplinks
 	c.Kernel.Pins = filepath.Join(testutil.BPFFS(t), "bpfacq")
-	c.Edges = config.Edges{
-		Allow:     []string{edgeName},
-		CAFile:    b.files.Roots,
-		Addresses: map[string]string{edgeName: edgeOf(host).String()},
-	}
+	c.Edges.Allow = []string{edgeName}
+	c.Edges.CAFile = b.files.Roots
+	c.Edges.Addresses = map[string]string{edgeName: edgeOf(host).String()}
 	c.Relay.Drain = config.Duration(time.Second)
-	c.Control.Socket = filepath.Join(b.folder, file("control.sock"))
+	c.Control.Socket = b.controlOf(host)
 	c.Log.Level = slog.LevelWarn
 	text, err := toml.Marshal(c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b.write(t, file("bpfacq.toml"), text)
+}
+
+// controlOf is where a host's agent is asked.
+func (b *bed) controlOf(host byte) string {
+	return filepath.Join(b.folder, fmt.Sprintf("host%d-control.sock", host))
 }
 
 // write writes a file of the bed's folder and returns its path.
@@ -256,7 +268,7 @@ func profile(t *testing.T) []byte {
 	rule := func(id, action string, order int, ip netip.Addr) object {
 		return object{
 			"id": id, "channelId": "bench", "order": order, "action": action, "hardening": "Block",
-			"matchingCriteria": object{"address": object{"ips": []string{ip.String()}}, "protocol": "Tcp"},
+			"matchingCriteria": object{"address": object{"ips": []string{ip.String()}}, "protocol": "Any"},
 		}
 	}
 	text, err := json.Marshal(object{"policy": object{

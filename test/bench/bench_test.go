@@ -68,8 +68,9 @@ func TestContendersSideBySide(t *testing.T) {
 		}
 	}
 	for _, c := range comparisons() {
-		measure(c.Name, func(t *testing.T) { r.Comparisons = append(r.Comparisons, b.compare(t, c, p)) })
+		measure(c.Name, func(t *testing.T) { r.Comparisons = append(r.Comparisons, compare(t, b.contenders, c, p)) })
 	}
+	measure("packets", func(t *testing.T) { r.Packets = b.comparePackets(t, p) })
 	measure("connect", func(t *testing.T) { r.Connect = b.compareConnects(t, p) })
 	measure("classification", func(t *testing.T) { r.Classification = b.classify(t, p) })
 	measure("idle flows", func(t *testing.T) { r.Idle = b.holdIdle(t, p.idle) })

@@ -86,22 +86,22 @@ type turns struct {
 	processor map[string]time.Duration
 }
 
-// compare lets the contenders take turns, each round beginning with another.
-func (b *bed) compare(t *testing.T, c comparison, p pace) comparison {
+// compare lets contenders take turns, each round beginning with another.
+func compare(t *testing.T, contenders []contender, c comparison, p pace) comparison {
 	t.Helper()
 	c.order.For = p.slice
 	if c.warms {
 		c.order.Warm = p.warm
 	}
-	all := make([]turns, len(b.contenders))
+	all := make([]turns, len(contenders))
 	for round := range p.rounds {
-		for i := range b.contenders {
-			i = (i + round) % len(b.contenders)
-			b.takeTurn(t, c, b.contenders[i], &all[i])
+		for i := range contenders {
+			i = (i + round) % len(contenders)
+			takeTurn(t, c, contenders[i], &all[i])
 		}
 	}
-	b.profile(t, c)
-	for i, contender := range b.contenders {
+	profileTurn(t, c, named(contenders, "acquired"))
+	for i, contender := range contenders {
 		r := c.judge(contender.name, all[i], all[0])
 		if r.Value <= 0 || r.Ratio <= 0 {
 			t.Errorf("%s: %+v, want values", contender.name, r)
@@ -111,7 +111,7 @@ func (b *bed) compare(t *testing.T, c comparison, p pace) comparison {
 	return c
 }
 
-func (b *bed) takeTurn(t *testing.T, c comparison, who contender, into *turns) {
+func takeTurn(t *testing.T, c comparison, who contender, into *turns) {
 	t.Helper()
 	o := c.order
 	o.To = who.at(c.port)
@@ -132,21 +132,20 @@ func (b *bed) takeTurn(t *testing.T, c comparison, who contender, into *turns) {
 	into.values = append(into.values, c.value(a))
 }
 
-// profile has agent and edge write what they spend their time on, if asked to,
+// profileTurn has agent and edge write what they spend their time on, if asked to,
 // in a turn that does not count.
-func (b *bed) profile(t *testing.T, c comparison) {
+func profileTurn(t *testing.T, c comparison, who contender) {
 	t.Helper()
 	if *profiles == "" {
 		return
 	}
-	who := b.contender("acquired")
 	watched := []*child{who.carrier("agent"), who.carrier("edge")}
 	for _, p := range watched {
-		name := p.role + "-" + strings.ReplaceAll(c.Name, " ", "-") + ".pprof"
+		name := p.role + "-" + strings.NewReplacer(" ", "-", ",", "", ":", "").Replace(c.Name) + ".pprof"
 		p.ask(t, order{Do: "profile", Path: filepath.Join(*profiles, name)})
 	}
 	c.order.For = 3 * time.Second
-	b.takeTurn(t, c, who, &turns{})
+	takeTurn(t, c, who, &turns{})
 	for _, p := range watched {
 		p.ask(t, order{Do: "profile"})
 	}

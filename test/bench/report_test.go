@@ -29,6 +29,7 @@ type report struct {
 	Turn           string           `json:"turn"` // how long each contender is measured in each round
 	Contenders     []described      `json:"contenders"`
 	Comparisons    []comparison     `json:"comparisons"`
+	Packets        []comparison     `json:"packets"` // of the packet path
 	Connect        []connectFigure  `json:"connect"`
 	Classification []classification `json:"classification"`
 	Idle           *idle            `json:"idle"`
@@ -112,8 +113,9 @@ func (r *report) print(w io.Writer) {
 	for _, c := range r.Contenders {
 		fmt.Fprintf(w, "%-9s %s\n", c.Name, c.How)
 	}
-	r.printRatios(w)
-	r.printProcessor(w)
+	r.printRatios(w, "Ratios to direct flows", r.Contenders, r.Comparisons)
+	r.printRatios(w, "Packet path: ratios to the same without an agent", packetsDescribed(), r.Packets)
+	r.printProcessor(w, slices.Concat(r.Comparisons, r.Packets))
 	r.printConnect(w)
 	r.printClassification(w)
 	r.printIdle(w)
@@ -127,15 +129,20 @@ func table(w io.Writer, title string, rows func(row func(cells ...string))) {
 	out.Flush()
 }
 
-func (r *report) printRatios(w io.Writer) {
-	title := fmt.Sprintf("Ratios to direct flows: median of %d rounds, its quartiles, and the target", r.Rounds)
+// packetsDescribed are the columns of what is measured of the packet path.
+func packetsDescribed() []described {
+	return []described{{Name: "direct"}, {Name: "bypassed"}, {Name: "acquired"}}
+}
+
+func (r *report) printRatios(w io.Writer, title string, contenders []described, comparisons []comparison) {
+	title = fmt.Sprintf("%s: median of %d rounds, its quartiles, and the target", title, r.Rounds)
 	table(w, title, func(row func(...string)) {
 		cells := []string{"", "direct"}
-		for _, c := range r.Contenders[1:] {
+		for _, c := range contenders[1:] {
 			cells = append(cells, c.Name)
 		}
 		row(cells...)
-		for _, c := range r.Comparisons {
+		for _, c := range comparisons {
 			if len(c.Results) == 0 {
 				continue
 			}
@@ -148,9 +155,9 @@ func (r *report) printRatios(w io.Writer) {
 	})
 }
 
-func (r *report) printProcessor(w io.Writer) {
+func (r *report) printProcessor(w io.Writer, comparisons []comparison) {
 	table(w, "Processor time in µs, by process", func(row func(...string)) {
-		for _, c := range r.Comparisons {
+		for _, c := range comparisons {
 			for _, of := range c.Results {
 				sum, parts := 0.0, []string{}
 				for _, role := range slices.Sorted(maps.Keys(of.Processor)) {

@@ -58,6 +58,13 @@ func targetScenario(args []string, stdout io.Writer) error {
 			return err
 		}
 	}
+	for port, take := range map[int]func(*net.UDPConn, datagrams){
+		portEcho: echoDatagrams, portSink: counting(), portSource: sourceDatagrams,
+	} {
+		if err := serveDatagrams(port, take); err != nil {
+			return err
+		}
+	}
 	return obey(stdout, nil)
 }
 

@@ -75,10 +75,21 @@ func hangups(ctx context.Context) <-chan struct{} {
 	return asked
 }
 
-// edgeScenario is bpfacq's own edge: its arguments are where it listens, files
-// with its certificate and key, and the destinations that it allows. It prints
-// "ready" when it listens.
+// edgeOffer is what an edge offers beside HTTP/2 and HTTP/1.1.
+type edgeOffer string
+
+// The offers of edges.
+const (
+	offerHTTP2  edgeOffer = "h2"       // nothing
+	offerHTTP3  edgeOffer = "h3"       // HTTP/3, for datagrams
+	preferHTTP3 edgeOffer = "h3 first" // HTTP/3, for all
+)
+
+// edgeScenario is bpfacq's own edge: its arguments are what it offers, where it
+// listens, files with its certificate and key, and the destinations that it
+// allows. It prints "ready" when it listens.
 func edgeScenario(args []string, stdout io.Writer) error {
+	offer, args := edgeOffer(args[0]), args[1:]
 	certificate, err := tls.LoadX509KeyPair(args[1], args[2])
 	if err != nil {
 		return err
@@ -87,6 +98,8 @@ func edgeScenario(args []string, stdout io.Writer) error {
 		Listen:      args[0],
 		Certificate: certificate,
 		Allow:       args[3:],
+		HTTP3:       offer != offerHTTP2,
+		PreferHTTP3: offer == preferHTTP3,
 		Resolver: hosts{
 			diagnosticHost: netip.MustParseAddr(diagnosticAddr),
 			buildName:      netip.MustParseAddr(webAddr),

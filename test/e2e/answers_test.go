@@ -75,7 +75,7 @@ func (s *site) checkStatus(t *testing.T) {
 		},
 		Channels: []control.Channel{{
 			ID: sampleChannel, Name: "Private", State: "up", Since: status.Channels[0].Since,
-			Edge: sampleEdge + ":443", Diagnostic: "200 OK",
+			Edge: sampleEdge + ":443", Protocol: "h2", Datagrams: "unknown", Diagnostic: "200 OK",
 		}},
 		Lease: control.Lease{Period: 60, Fresh: true},
 		Flows: control.Totals{
@@ -87,6 +87,7 @@ func (s *site) checkStatus(t *testing.T) {
 			Private: []control.PrivateDNS{}, Servers: []control.DNSServer{},
 			Queries: status.DNS.Queries, Events: status.DNS.Events, Latency: status.DNS.Latency,
 		},
+		Packets:  control.Packets{Uplinks: []control.Uplink{}, UDP: control.UDP{Events: map[string]uint64{}}},
 		Counters: status.Counters, Warnings: []string{},
 	}
 	if diff := cmp.Diff(want, status, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
@@ -147,9 +148,9 @@ func (s *site) checkMetrics(t *testing.T) {
 			`bpfacq_connects_total{reason="rule",verdict="acquire"} 2`,
 			`bpfacq_connects_total{reason="no_match",verdict="pass"} 1`,
 			`bpfacq_handoffs_total{result="taken"} 2`,
-			`bpfacq_flows_total{state="closed"} 1`,
-			`bpfacq_flows_total{state="refused"} 1`,
-			`bpfacq_flows 0`,
+			`bpfacq_flows_total{protocol="tcp",state="closed"} 1`,
+			`bpfacq_flows_total{protocol="tcp",state="refused"} 1`,
+			`bpfacq_flows{protocol="tcp"} 0`,
 			`bpfacq_generation 1`,
 			`bpfacq_channel_up{channel="` + sampleChannel + `"} 1`,
 			`bpfacq_collection_errors_total 0`,

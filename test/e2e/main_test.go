@@ -25,6 +25,8 @@ func TestMain(m *testing.M) {
 		"listener":   listenerScenario,
 		"abort":      abortScenario,
 		"press":      pressScenario,
+		"speaker":    speakerScenario,
+		"fetch":      fetchScenario,
 
 		"datagram":    datagramScenario,
 		"dns-sockets": dnsSocketsScenario,

@@ -95,6 +95,8 @@ func (d *datagram) do(step, argument string) (string, error) {
 		return "shared", unix.SetsockoptInt(d.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	case "twin":
 		return d.twin(argument)
+	case "whole": // or not at all: as programs that look for the path's MTU do
+		return "set", d.refuseFragments()
 	case "mark":
 		return "marked", unix.SetsockoptInt(d.fd, unix.SOL_SOCKET, unix.SO_MARK, 77)
 	case "connect":
@@ -161,6 +163,14 @@ func (d *datagram) sockaddr(text string) unix.Sockaddr {
 		return &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
 	}
 	return &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+}
+
+// refuseFragments sets IP_MTU_DISCOVER or IPV6_MTU_DISCOVER.
+func (d *datagram) refuseFragments() error {
+	if d.is6 {
+		return unix.SetsockoptInt(d.fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO)
+	}
+	return unix.SetsockoptInt(d.fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO)
 }
 
 // unicastInterface sets IP_UNICAST_IF or IPV6_UNICAST_IF, which take the index in

@@ -72,7 +72,7 @@ func TestProgramsAgreeWithOracleOnNames(t *testing.T) {
 	}
 	fates := make(map[string]int)
 	for seed := range policies {
-		r := rand.New(rand.NewPCG(uint64(seed), 4))
+		r := rand.New(rand.NewPCG(uint64(seed), 6))
 		p := testutil.RandomPolicy(r)
 		testutil.AddNames(r, p)
 		p.Protected = policy.NeverAcquired()

@@ -67,7 +67,7 @@ func (b *bed) agree(t *testing.T, r *rand.Rand, flows int) {
 		}
 		got := "no match"
 		if found {
-			got = decision(entry.Action == maps.ActionProtect, int(entry.Rule), entry.Action == maps.ActionTunnel)
+			got = decision(entry.Action == maps.ActionProtect, int(entry.Rule), entry.Action == maps.ActionTunnel, entry.Action == maps.ActionReject)
 		}
 		if want := oracle(p, f); got != want {
 			t.Fatalf("%s: maps say %q, oracle %q\npolicy %+v", describe(f), got, want, p)
@@ -80,14 +80,14 @@ func oracle(p *policy.Policy, f policy.Flow) string {
 	if d.Rule < 0 && d.Protection < 0 {
 		return "no match"
 	}
-	return decision(d.Protection >= 0, d.Rule, d.Verdict == policy.VerdictAcquire)
+	return decision(d.Protection >= 0, d.Rule, d.Verdict == policy.VerdictAcquire, d.Reason == policy.ReasonQUIC)
 }
 
-func decision(protected bool, rule int, acquire bool) string {
+func decision(protected bool, rule int, acquire, reject bool) string {
 	if protected {
 		return "protected"
 	}
-	return fmt.Sprintf("rule %d acquire %t", rule, acquire)
+	return fmt.Sprintf("rule %d acquire %t reject %t", rule, acquire, reject)
 }
 
 func describe(f policy.Flow) string {

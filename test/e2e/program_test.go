@@ -26,9 +26,12 @@ func programOver(t testing.TB, hidden, name string, args ...string) (cmd *exec.C
 	const script = `mount --bind "$0" "$1" && shift && exec "$@"`
 	args = append([]string{"-c", script, fresh, hidden, testutil.Program(t, name)}, args...)
 	cmd = testutil.Command(t, "/bin/sh", args...)
-	cmd.SysProcAttr.Unshareflags |= syscall.CLONE_NEWNS
+	ownMounts(cmd)
 	return cmd, fresh
 }
+
+// ownMounts gives a command a world of mounts of its own.
+func ownMounts(cmd *exec.Cmd) { cmd.SysProcAttr.Unshareflags |= syscall.CLONE_NEWNS }
 
 // settings writes a configuration file for a program and returns its path.
 func (s *site) settings(t testing.TB, name, format string, args ...any) string {

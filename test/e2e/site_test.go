@@ -74,10 +74,24 @@ type site struct {
 }
 
 // newSite makes a site whose configuration has the sample profile, as it is, and
-// its edge. At its end the host must be what it was, whatever happened.
+// its edge. At its end the host must be what it was, whatever happened. There is
+// no packet path: what a site has of it is in newPacketSite.
 func newSite(t testing.TB) *site {
 	t.Helper()
-	s := &site{
+	s := bareSite(t)
+	testutil.Veth(t,
+		netns.End{Namespace: s.host, Name: "up0", Addrs: []netip.Prefix{netip.MustParsePrefix(hostAddr + "/24")}},
+		netns.End{Namespace: s.net, Name: "up0", Addrs: []netip.Prefix{netip.MustParsePrefix(edgeAddr + "/24")}})
+	testutil.Unchanged(t, s.host)
+	s.furnish(t)
+	s.config.Packet.Uplinks = []string{}
+	return s
+}
+
+// bareSite is a site whose host and network nothing connects yet.
+func bareSite(t testing.TB) *site {
+	t.Helper()
+	return &site{
 		host:      testutil.Netns(t),
 		net:       testutil.Netns(t),
 		cgroup:    testutil.Cgroup(t),
@@ -85,11 +99,12 @@ func newSite(t testing.TB) *site {
 		folder:    t.TempDir(),
 		authority: testutil.NewAuthority(t),
 	}
-	testutil.Veth(t,
-		netns.End{Namespace: s.host, Name: "up0", Addrs: []netip.Prefix{netip.MustParsePrefix(hostAddr + "/24")}},
-		netns.End{Namespace: s.net, Name: "up0", Addrs: []netip.Prefix{netip.MustParsePrefix(edgeAddr + "/24")}})
+}
+
+// furnish gives a site whose host and network are connected all the rest.
+func (s *site) furnish(t testing.TB) {
+	t.Helper()
 	testutil.AnswerAll(t, s.net, netip.MustParsePrefix(privateNetwork))
-	testutil.Unchanged(t, s.host)
 
 	s.files = s.authority.WriteFiles(t, s.folder, sampleEdge, secondEdge, thirdEdge)
 	s.config = config.Default()
@@ -98,11 +113,9 @@ func newSite(t testing.TB) *site {
 	// Neither may end by itself because the machine is busy with something else.
 	s.config.Kernel = config.Kernel{Cgroup: s.cgroup, Pins: s.pins, Lease: config.Duration(time.Minute)}
 	s.config.Relay.Drain = config.Duration(time.Minute)
-	s.config.Edges = config.Edges{
-		Allow:     []string{"*.globalsecureaccess.microsoft.com", "*.edge.example"},
-		CAFile:    s.files.Roots,
-		Addresses: map[string]string{sampleEdge: edgeAddr, secondEdge: edgeAddr, thirdEdge: edgeAddr},
-	}
+	s.config.Edges.Allow = []string{"*.globalsecureaccess.microsoft.com", "*.edge.example"}
+	s.config.Edges.CAFile = s.files.Roots
+	s.config.Edges.Addresses = map[string]string{sampleEdge: edgeAddr, secondEdge: edgeAddr, thirdEdge: edgeAddr}
 	s.config.Control.Socket = filepath.Join(s.folder, "control.sock")
 	s.setProfile(t, profile.Sample)
 	s.control = control.NewClient(s.config.Control.Socket)
@@ -114,11 +127,14 @@ func newSite(t testing.TB) *site {
 			}
 		}))
 	t.Cleanup(func() { // the agent was killed, if the test did not stop it
-		if _, err := loader.Detach(s.pins); err != nil {
+		err := s.host.Do(func() error { // whose devices are looked at, too
+			_, err := loader.Detach(s.pins)
+			return err
+		})
+		if err != nil {
 			t.Error(err)
 		}
 	})
-	return s
 }
 
 // variant returns the sample profile without blanks and with changes, each an
@@ -219,7 +235,13 @@ func kill(t testing.TB, cmd *exec.Cmd) {
 // diagnostic host, and returns when it listens.
 func (s *site) startEdge(t testing.TB, port int, allow ...string) *exec.Cmd {
 	t.Helper()
-	args := []string{fmt.Sprintf("%s:%d", edgeAddr, port), s.files.Certificate, s.files.Key, diagnosticHost + ":443"}
+	return s.startEdgeSpeaking(t, offerHTTP2, port, allow...)
+}
+
+// startEdgeSpeaking is startEdge for an edge that offers more.
+func (s *site) startEdgeSpeaking(t testing.TB, offer edgeOffer, port int, allow ...string) *exec.Cmd {
+	t.Helper()
+	args := []string{string(offer), fmt.Sprintf("%s:%d", edgeAddr, port), s.files.Certificate, s.files.Key, diagnosticHost + ":443"}
 	cmd := testutil.ScenarioCommand(t, "edge", append(args, allow...)...)
 	startReady(t, s.net, "", cmd)
 	return cmd
@@ -334,4 +356,11 @@ func (w *transcript) count(text string) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return strings.Count(w.text.String(), text)
+}
+
+// String is all of it.
+func (w *transcript) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.String()
 }

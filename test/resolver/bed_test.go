@@ -220,11 +220,10 @@ func (b *bed) configure(t testing.TB) {
 	b.config.Kernel.Lease = config.Duration(10 * time.Second) // on a busy machine
 	b.config.Kernel.Pins = filepath.Join(testutil.BPFFS(t), "bpfacq")
 	b.config.Relay.Drain = config.Duration(time.Second)
-	b.config.Edges = config.Edges{
-		Allow:     []string{edgeName, "*.globalsecureaccess.microsoft.com"},
-		CAFile:    files.Roots,
-		Addresses: map[string]string{edgeName: edgeAddr},
-	}
+	b.config.Edges.Allow = []string{edgeName, "*.globalsecureaccess.microsoft.com"}
+	b.config.Edges.CAFile = files.Roots
+	b.config.Edges.Addresses = map[string]string{edgeName: edgeAddr}
+	b.config.Packet.Uplinks = []string{} // names need no packet path
 	b.config.Control.Socket = filepath.Join(b.folder, "control.sock")
 	b.control = control.NewClient(b.config.Control.Socket)
 	t.Cleanup(func() { // the agent was killed, if the test did not stop it

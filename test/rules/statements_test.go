@@ -49,8 +49,9 @@ func checkByteOrder(s source) (found []finding) {
 	}
 	// Packages that speak a protocol of their own, each with its reason.
 	exceptions := map[string]string{
-		"userspace/tunnel": "HTTP/2 frames, RFC 9113 section 4.1",
-		"test/vm/kernel":   "the setup header of a kernel image, Documentation/arch/x86/boot.rst",
+		"userspace/tunnel":   "HTTP/2 frames, RFC 9113 section 4.1",
+		"userspace/datagram": "socket names and control messages, ip(7), udp(7)",
+		"test/vm/kernel":     "the setup header of a kernel image, Documentation/arch/x86/boot.rst",
 	}
 	if _, ok := exceptions[s.folder()]; ok {
 		return nil

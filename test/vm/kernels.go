@@ -31,8 +31,9 @@ func kernels(ctx context.Context, env environment, series []string) error {
 // privileged are the packages whose tests ask the kernel.
 func privileged() []string {
 	return []string{
-		"./test/testutil", "./userspace/netns", "./userspace/device", "./userspace/dns", "./userspace/doctor", "./maps", "./loader", "./loader/bpffs",
-		"./cmd/bpfacq", "./test/e2e",
+		"./test/testutil", "./userspace/netns", "./userspace/device", "./userspace/dns", "./userspace/listen", "./userspace/doctor",
+		"./userspace/container", "./userspace/enclave", "./userspace/uplink", "./userspace/datagram",
+		"./maps", "./loader", "./loader/bpffs", "./cmd/bpfacq", "./test/e2e",
 	}
 }
 
@@ -54,9 +55,10 @@ func testImage(env environment) image.Spec {
 // the machine loads one by itself.
 func testModules() []string {
 	return []string{
-		"veth", "dummy", "tun",
+		"veth", "dummy", "tun", "bridge", "8021q", "macvlan",
 		"sch_ingress", "cls_bpf", "cls_u32", "act_bpf",
-		"nf_tables", "nft_chain_nat", "nft_ct", "nft_masq", "nft_nat", "nft_redir", "nft_reject_inet", "nft_socket", "nft_tproxy",
+		"nf_tables", "nft_chain_nat", "nft_counter", "nft_ct", "nft_masq", "nft_nat", "nft_objref", "nft_redir", "nft_reject_inet", "nft_socket", "nft_tproxy",
+		"nf_conntrack_netlink",
 		"inet_diag", "tcp_diag", "udp_diag",
 		"tls", "wireguard",
 	}
