@@ -21,6 +21,11 @@ static __always_inline void flow_of(const struct packet *packet, struct flow_key
 	key->protocol = packet->protocol;
 }
 
+static __always_inline bool is_learning(const struct agent *agent)
+{
+	return bpf_ktime_get_ns() >= *(volatile __u64 *)&agent->learn_from;
+}
+
 /* Who opened a flow. TCP knows its end; of UDP what was long ago was another flow. */
 static __always_inline __u32 opener_of(const struct flow_key *key)
 {
@@ -44,8 +49,13 @@ static __always_inline void open_flow(const struct flow_key *key, enum opener op
 	bpf_map_update_elem(&bpfacq_opening, key, &opening, BPF_ANY);
 }
 
-/* Who opened the flow of a packet that leaves: this side, if the other was not seen to. */
-static __always_inline __u32 opener_from(const struct packet *packet)
+/*
+ * Who opened the flow of a packet that leaves: this side, if the other was not seen
+ * to. While nothing is learnt from the network that is a guess, and not kept, unless
+ * the socket is connected, as those of servers are not.
+ */
+static __always_inline __u32 opener_from(const struct agent *agent, const struct bpf_sock *sk,
+					 const struct packet *packet)
 {
 	struct flow_key key = {};
 
@@ -53,6 +63,8 @@ static __always_inline __u32 opener_from(const struct packet *packet)
 	__u32 opener = opener_of(&key);
 	if (opener != OPENER_NONE)
 		return opener;
+	if (!is_learning(agent) && !(sk && sk->dst_port))
+		return OPENER_NONE;
 	open_flow(&key, OPENER_HERE);
 	return OPENER_HERE;
 }
@@ -65,7 +77,7 @@ static __always_inline bool opens_flow(struct __sk_buff *skb, const struct agent
 	struct judgement judgement;
 	struct flow_key key = {};
 
-	if (!generation || bpf_ktime_get_ns() < *(volatile __u64 *)&agent->learn_from)
+	if (!generation || !is_learning(agent))
 		return false;
 	__builtin_memcpy(remote.addr, packet->src_addr, sizeof(remote.addr));
 	if (!judge_recent(generation, IPPROTO_UDP, &remote, &judgement) || judgement.ruling == RULING_PASS)

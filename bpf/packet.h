@@ -120,7 +120,7 @@ static __always_inline enum counter way_udp(struct __sk_buff *skb, const struct 
 	enum counter way = way_of(egress, &judgement, IPPROTO_UDP);
 	if (judgement.ruling != RULING_PASS) {
 		if (opener == OPENER_NONE)
-			opener = opener_from(packet);
+			opener = opener_from(egress->agent, sk, packet);
 		if (opener == OPENER_THERE)
 			way = COUNTER_PACKET_ANSWER;
 	}

@@ -245,6 +245,25 @@ func TestNobodyOpensAFlowThatIsAcquired(t *testing.T) {
 	}
 	p.exchangeWith(t, conn, late.LocalAddr().String())
 	p.wantWays(t, before, "packet_acquire")
+	// That was a guess, and does not last: who asks again is answered.
+	if err := p.datapath.Maps.SetLearnFrom(now); err != nil {
+		t.Fatal(err)
+	}
+	before = p.counters(t, nil)
+	if _, err := late.WriteTo([]byte("again"), conn.LocalAddr()); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 64)
+	if n, _, err := conn.ReadFrom(buf); err != nil || string(buf[:n]) != "again" {
+		t.Fatalf("%q, %v", buf[:n], err)
+	}
+	if _, err := conn.WriteTo([]byte("answer"), late.LocalAddr()); err != nil {
+		t.Fatal(err)
+	}
+	if n, from, err := late.ReadFrom(buf); err != nil || string(buf[:n]) != "answer" || from.String() != conn.LocalAddr().String() {
+		t.Fatalf("%q of %v, %v", buf[:n], from, err)
+	}
+	p.wantWays(t, before, "packet_opened", "packet_answer")
 }
 
 func (p *programBed) wireSocketAt(t *testing.T, address string) *net.UDPConn {
