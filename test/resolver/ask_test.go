@@ -157,8 +157,11 @@ func askSendTo(server netip.AddrPort, limit time.Duration, query []byte) ([]byte
 	return buffer[:n], err
 }
 
+// patience is how long a connection may take: limits are those of answers.
+const patience = 30 * time.Second
+
 func askTCP(server netip.AddrPort, limit time.Duration, query []byte) ([]byte, error) {
-	conn, err := net.DialTimeout("tcp", server.String(), limit)
+	conn, err := net.DialTimeout("tcp", server.String(), patience)
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +179,7 @@ func askTCP(server netip.AddrPort, limit time.Duration, query []byte) ([]byte, e
 // askPipeline writes all queries at once, and puts the answers, which may come in
 // any order, into that of the queries by their ids.
 func askPipeline(server netip.AddrPort, limit time.Duration, queries [][]byte) ([]string, error) {
-	conn, err := net.DialTimeout("tcp", server.String(), limit)
+	conn, err := net.DialTimeout("tcp", server.String(), patience)
 	if err != nil {
 		return nil, err
 	}
