@@ -11,13 +11,11 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"github.com/bpfacq/bpfacq/loader"
 	"github.com/bpfacq/bpfacq/maps"
 	"github.com/bpfacq/bpfacq/test/testutil"
 )
 
-func TestUplinkMayChangeItsAddress(t *testing.T) {
-	p := newProgramBed(t, loader.Options{})
+func (p *programBed) checkUplinkMayChangeItsAddress(t *testing.T) {
 	handle, err := p.ns.Handle()
 	if err != nil {
 		t.Fatal(err)
@@ -47,9 +45,8 @@ func TestUplinkMayChangeItsAddress(t *testing.T) {
 	}
 }
 
-func TestExemptSocketsPassTheUplink(t *testing.T) {
-	p := newProgramBed(t, loader.Options{})
-	conn, err := p.ns.ListenPacket(t.Context(), "udp4", ":0")
+func (p *programBed) checkExemptSocketsPassTheUplink(t *testing.T) {
+	conn, err := p.ns.ListenPacket(t.Context(), "udp4", ":6004") // which no later socket gets
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,76 +103,75 @@ func (p *programBed) tun(t *testing.T) *os.File {
 	return wire
 }
 
-func TestUplinkMayHaveNoEthernetHeaders(t *testing.T) {
-	for name, filters := range map[string]bool{"links": false, "filters": true} {
-		t.Run(name, func(t *testing.T) {
-			p := newProgramBed(t, loader.Options{Filters: filters})
-			wire := p.tun(t)
-			uplink, e := p.openEnclave(t, "tun0")
-			err := p.datapath.Maps.SetUplink(maps.Uplink{Index: uplink, Pair: e.Device(), PairMAC: e.PeerMAC(), L3: true})
+func (p *programBed) checkUplinkMayHaveNoEthernetHeaders(t *testing.T) {
+	wire := p.tun(t)
+	uplink, e := p.openEnclave(t, "tun0")
+	err := p.datapath.Maps.SetUplink(maps.Uplink{Index: uplink, Pair: e.Device(), PairMAC: e.PeerMAC(), L3: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.datapath.Maps.DeleteUplink(uplink); err != nil {
+			t.Error(err)
+		}
+	})
+	before := p.counters(t, nil)
+	for _, to := range []string{tunnelled4, tunnelled6} {
+		for _, size := range []int{1, 1400, 4000} {
+			conn, err := p.dial(t, p.ns, "udp", "", to)
 			if err != nil {
 				t.Fatal(err)
 			}
-			before := p.counters(t, nil)
-			for _, to := range []string{tunnelled4, tunnelled6} {
-				for _, size := range []int{1, 1400, 4000} {
-					conn, err := p.dial(t, p.ns, "udp", "", to)
-					if err != nil {
-						t.Fatal(err)
-					}
-					if got := converse(t, conn, size); got[:len("relay for ")] != "relay for " {
-						t.Errorf("%d bytes to %s: %q", size, to, got)
-					}
-				}
-				conn, err := p.dial(t, p.ns, "tcp", "", to)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if got := converse(t, conn, 0); got != "relay for "+to {
-					t.Errorf("connection to %s: %q", to, got)
-				}
-				whole := bytes.Repeat([]byte("train"), 40000)
-				go conn.Write(whole)
-				for len(whole) > 0 {
-					n, err := conn.Read(make([]byte, len(whole)))
-					if err != nil {
-						t.Fatal(err)
-					}
-					whole = whole[n:]
-				}
+			if got := converse(t, conn, size); got[:len("relay for ")] != "relay for " {
+				t.Errorf("%d bytes to %s: %q", size, to, got)
 			}
-			p.wantWays(t, before, "packet_acquire")
+		}
+		conn, err := p.dial(t, p.ns, "tcp", "", to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := converse(t, conn, 0); got != "relay for "+to {
+			t.Errorf("connection to %s: %q", to, got)
+		}
+		whole := bytes.Repeat([]byte("train"), 40000)
+		go conn.Write(whole)
+		for len(whole) > 0 {
+			n, err := conn.Read(make([]byte, len(whole)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			whole = whole[n:]
+		}
+	}
+	p.wantWays(t, before, "packet_acquire")
 
-			conn, err := p.dial(t, p.ns, "udp", "", bypassed4)
-			if err != nil {
-				t.Fatal(err)
-			}
-			marker := []byte("goes direct")
-			if _, err := conn.Write(marker); err != nil {
-				t.Fatal(err)
-			}
-			buf := make([]byte, 1<<16)
-			for seen := false; !seen; {
-				wire.SetReadDeadline(time.Now().Add(ioTimeout))
-				n, err := wire.Read(buf)
-				if err != nil {
-					t.Fatal(err)
-				}
-				seen = bytes.HasSuffix(buf[:n], marker)
-				tunnelled := netip.MustParseAddrPort(tunnelled4).Addr().As4()
-				if bytes.Contains(buf[:n], tunnelled[:]) {
-					t.Errorf("on the wire there is % x", buf[:n])
-				}
-			}
-		})
+	conn, err := p.dial(t, p.ns, "udp", "", bypassed4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	marker := []byte("goes direct")
+	if _, err := conn.Write(marker); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 1<<16)
+	for seen := false; !seen; {
+		wire.SetReadDeadline(time.Now().Add(ioTimeout))
+		n, err := wire.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen = bytes.HasSuffix(buf[:n], marker)
+		tunnelled := netip.MustParseAddrPort(tunnelled4).Addr().As4()
+		if bytes.Contains(buf[:n], tunnelled[:]) {
+			t.Errorf("on the wire there is % x", buf[:n])
+		}
 	}
 }
 
 // A container on a macvlan of the uplink is another host on the same wire: its
 // packets have its own address, and what the host learnt of it would be wrong.
-func TestOtherHostsOnTheUplinkAreLeftAlone(t *testing.T) {
+func (p *programBed) checkOtherHostsOnTheUplinkAreLeftAlone(t *testing.T) {
 	testutil.LinkType(t, "macvlan")
-	p := newProgramBed(t, loader.Options{})
 	if got := p.say(t, p.ns, tunnelled4, 1); got != relayed(tunnelled4) {
 		t.Fatal(got)
 	}

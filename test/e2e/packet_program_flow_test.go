@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/bpfacq/bpfacq/loader"
 	"github.com/bpfacq/bpfacq/maps"
 	"github.com/bpfacq/bpfacq/test/testutil"
 	"github.com/bpfacq/bpfacq/userspace/netns"
@@ -32,10 +31,10 @@ func (p *programBed) flipTo(t *testing.T, row uint32) {
 		}
 	}
 	p.store(t, tables)
+	p.flipped = true
 }
 
-func TestConnectionsOfTheHostKeepTheirWay(t *testing.T) {
-	p := newProgramBed(t, loader.Options{})
+func (p *programBed) checkConnectionsOfTheHostKeepTheirWay(t *testing.T) {
 	open := func() net.Conn {
 		conn, err := p.dial(t, p.ns, "tcp", "", tunnelled4)
 		if err != nil {
@@ -65,8 +64,7 @@ func TestConnectionsOfTheHostKeepTheirWay(t *testing.T) {
 	}
 }
 
-func TestConnectionsOfContainersEndWhenTheirWayDoes(t *testing.T) {
-	p := newProgramBed(t, loader.Options{})
+func (p *programBed) checkConnectionsOfContainersEndWhenTheirWayDoes(t *testing.T) {
 	p.flipTo(t, rowBypass)
 	conn, err := p.dial(t, p.box, "tcp", "", tunnelled4)
 	if err != nil {
@@ -83,8 +81,7 @@ func TestConnectionsOfContainersEndWhenTheirWayDoes(t *testing.T) {
 	p.wantWays(t, before, "packet_acquire")
 }
 
-func TestDatagramsFollowThePolicyInForce(t *testing.T) {
-	p := newProgramBed(t, loader.Options{})
+func (p *programBed) checkDatagramsFollowThePolicyInForce(t *testing.T) {
 	for _, ns := range []*netns.Namespace{p.ns, p.box} {
 		conn, err := p.dial(t, ns, "udp", "", tunnelled4)
 		if err != nil {
@@ -107,8 +104,7 @@ func TestDatagramsFollowThePolicyInForce(t *testing.T) {
 
 // A socket that sends to many must never take the decision about one for
 // another.
-func TestOneSocketSendsEachDatagramItsOwnWay(t *testing.T) {
-	p := newProgramBed(t, loader.Options{})
+func (p *programBed) checkOneSocketSendsEachDatagramItsOwnWay(t *testing.T) {
 	for _, ns := range []*netns.Namespace{p.ns, p.box} {
 		conn, err := ns.ListenPacket(t.Context(), "udp4", ":0")
 		if err != nil {
@@ -148,8 +144,7 @@ func (p *programBed) wireSocket(t *testing.T, port uint16) *net.UDPConn {
 	return conn.(*net.UDPConn)
 }
 
-func TestAnswersOfServersGoBackTheWayTheyCame(t *testing.T) {
-	p := newProgramBed(t, loader.Options{})
+func (p *programBed) checkAnswersOfServersGoBackTheWayTheyCame(t *testing.T) {
 	for _, side := range []struct {
 		name, addr string
 		ns         *netns.Namespace
@@ -191,8 +186,7 @@ func TestAnswersOfServersGoBackTheWayTheyCame(t *testing.T) {
 // What a destination still says to flows that went direct until now is no
 // question, nor is what an enclave answers, nor what somebody sends to a flow that
 // was acquired.
-func TestNobodyOpensAFlowThatIsAcquired(t *testing.T) {
-	p := newProgramBed(t, loader.Options{})
+func (p *programBed) checkNobodyOpensAFlowThatIsAcquired(t *testing.T) {
 	for _, side := range []struct {
 		addr string
 		ns   *netns.Namespace
@@ -283,8 +277,7 @@ func (p *programBed) exchangeWith(t *testing.T, conn net.PacketConn, to string) 
 	}
 }
 
-func TestOpenersAreRememberedAsTheyAreSet(t *testing.T) {
-	p := newProgramBed(t, loader.Options{})
+func (p *programBed) checkOpenersAreRememberedAsTheyAreSet(t *testing.T) {
 	conn, err := p.ns.ListenPacket(t.Context(), "udp4", ownAddr4+":0")
 	if err != nil {
 		t.Fatal(err)
@@ -314,8 +307,7 @@ func TestOpenersAreRememberedAsTheyAreSet(t *testing.T) {
 
 // Errors about what came from an enclave are for the enclave: the original
 // destination knows nothing of it.
-func TestErrorsGoWhereTheirPacketCameFrom(t *testing.T) {
-	p := newProgramBed(t, loader.Options{})
+func (p *programBed) checkErrorsGoWhereTheirPacketCameFrom(t *testing.T) {
 	for _, ns := range []*netns.Namespace{p.ns, p.box} {
 		conn, err := p.dial(t, ns, "udp", "", tunnelled4)
 		if err != nil {

@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/bpfacq/bpfacq/loader"
 	"github.com/bpfacq/bpfacq/maps"
 	"github.com/bpfacq/bpfacq/test/testutil"
 )
@@ -20,8 +19,7 @@ func (p *programBed) connects(t *testing.T, way string, to ...string) string {
 	return strings.TrimSuffix(out, "\n")
 }
 
-func TestBoundSocketsAreLeftToThePacketPath(t *testing.T) {
-	p := newProgramBed(t, loader.Options{})
+func (p *programBed) checkBoundSocketsAreLeftToThePacketPath(t *testing.T) {
 	refused := p.refusal()
 	tests := []struct {
 		to, alive, dead string
@@ -52,8 +50,7 @@ func TestBoundSocketsAreLeftToThePacketPath(t *testing.T) {
 	}
 }
 
-func TestDatagramsAreLeftToThePacketPath(t *testing.T) {
-	p := newProgramBed(t, loader.Options{})
+func (p *programBed) checkDatagramsAreLeftToThePacketPath(t *testing.T) {
 	const unreachable = "port unreachable" // which only connected sockets are told
 	refused := p.refusal()
 	says := func(to, what string) string { return to + " says " + what }
@@ -101,8 +98,7 @@ func TestDatagramsAreLeftToThePacketPath(t *testing.T) {
 	}
 }
 
-func TestRouteProbesAreNotTouched(t *testing.T) {
-	p := newProgramBed(t, loader.Options{})
+func (p *programBed) checkRouteProbesAreNotTouched(t *testing.T) {
 	before := p.counters(t, nil)
 	for _, to := range []string{tunnelled4, blocked4, rejected4, bypassed4} {
 		got := p.exchange(t, "udp4", "connect="+to, "peer")
@@ -113,8 +109,7 @@ func TestRouteProbesAreNotTouched(t *testing.T) {
 	p.wantWays(t, before)
 }
 
-func TestSourcesOfFlowsAreKnown(t *testing.T) {
-	p := newProgramBed(t, loader.Options{})
+func (p *programBed) checkSourcesOfFlowsAreKnown(t *testing.T) {
 	p.exchange(t, "udp4,source="+ownAddr4+":6001", "ask="+tunnelled4)
 	p.connects(t, "source="+ownAddr4+":6002", tunnelled4)
 	for _, test := range []struct {

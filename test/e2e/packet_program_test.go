@@ -117,6 +117,7 @@ type programBed struct {
 	uplink    int
 	enclave   *enclave.Enclave
 	agent     maps.Agent
+	flipped   bool // to other tables
 }
 
 func newProgramBed(t testing.TB, opts loader.Options) *programBed {
@@ -148,6 +149,85 @@ func newProgramBed(t testing.TB, opts loader.Options) *programBed {
 	p.setUplink(t, p.enclave.Device())
 	p.announce(t, p.agent)
 	return p
+}
+
+// Verifying the programs is what takes long about a bed, so all of these tests share
+// one, and each begins with what the first one finds.
+func TestProgramsOfAnUplink(t *testing.T) {
+	p := newProgramBed(t, loader.Options{})
+	p.checkEach(t, []check{
+		{"packets go the way of their rule", p.checkPacketsGoTheWayOfTheirRule},
+		{"packets of a dead agent go by their hardening", p.checkPacketsOfADeadAgentGoByTheirHardening},
+		{"a channel without datagrams hardens them", p.checkChannelWithoutDatagramsHardensThem},
+		{"forwarded packets pass with containers off", p.checkForwardedPacketsPassWithContainersOff},
+		{"packets pass without a packet path", p.checkPacketsPassWithoutAPacketPath},
+		{"connections of the host keep their way", p.checkConnectionsOfTheHostKeepTheirWay},
+		{"connections of containers end when their way does", p.checkConnectionsOfContainersEndWhenTheirWayDoes},
+		{"datagrams follow the policy in force", p.checkDatagramsFollowThePolicyInForce},
+		{"one socket sends each datagram its own way", p.checkOneSocketSendsEachDatagramItsOwnWay},
+		{"answers of servers go back the way they came", p.checkAnswersOfServersGoBackTheWayTheyCame},
+		{"nobody opens a flow that is acquired", p.checkNobodyOpensAFlowThatIsAcquired},
+		{"openers are remembered as they are set", p.checkOpenersAreRememberedAsTheyAreSet},
+		{"errors go where their packet came from", p.checkErrorsGoWhereTheirPacketCameFrom},
+		{"bound sockets are left to the packet path", p.checkBoundSocketsAreLeftToThePacketPath},
+		{"datagrams are left to the packet path", p.checkDatagramsAreLeftToThePacketPath},
+		{"route probes are not touched", p.checkRouteProbesAreNotTouched},
+		{"sources of flows are known", p.checkSourcesOfFlowsAreKnown},
+		{"exempt sockets pass the uplink", p.checkExemptSocketsPassTheUplink},
+		{"other hosts on the uplink are left alone", p.checkOtherHostsOnTheUplinkAreLeftAlone},
+		{"an uplink may have no Ethernet headers", p.checkUplinkMayHaveNoEthernetHeaders},
+		{"an uplink may change its address", p.checkUplinkMayChangeItsAddress},
+	})
+}
+
+func TestProgramsOfAnUplinkAsFilters(t *testing.T) {
+	p := newProgramBed(t, loader.Options{Filters: true})
+	p.checkEach(t, []check{
+		{"packets go the way of their rule", p.checkPacketsGoTheWayOfTheirRule},
+		{"an uplink may have no Ethernet headers", p.checkUplinkMayHaveNoEthernetHeaders},
+	})
+}
+
+// check is a test of a bed that others have used, and will use.
+type check struct {
+	name string
+	run  func(*testing.T)
+}
+
+func (p *programBed) checkEach(t *testing.T, checks []check) {
+	t.Helper()
+	for _, c := range checks {
+		p.reset(t)
+		t.Run(c.name, c.run)
+	}
+}
+
+// reset makes the bed what it was when it was new, but for what its maps remember
+// of flows that have ended, once nothing of the last test is under way any more.
+func (p *programBed) reset(t testing.TB) {
+	t.Helper()
+	p.agent = maps.Agent{Packets: true, Containers: true}
+	p.announce(t, p.agent)
+	p.setUplink(t, p.enclave.Device())
+	if err := p.datapath.Maps.SetLearnFrom(0); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.datapath.Maps.SetDatagrams(0, maps.DatagramsUnknown); err != nil {
+		t.Fatal(err)
+	}
+	if p.flipped {
+		p.store(t, programTables())
+		p.flipped = false
+	}
+	before := p.counters(t, nil)
+	silent := false // for a tick of await
+	await(t, "the wire to be silent", func() bool {
+		if silent && len(p.counters(t, before)) == 0 {
+			return true
+		}
+		before, silent = p.counters(t, nil), true
+		return false
+	})
 }
 
 // connect makes the devices and routes: wire – host – box, without any address

@@ -1,13 +1,11 @@
 package e2e
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/bpfacq/bpfacq/loader"
 	"github.com/bpfacq/bpfacq/maps"
 	"github.com/bpfacq/bpfacq/userspace/netns"
 )
@@ -15,16 +13,7 @@ import (
 // relayed is what the socket that stands for the relay answers to one byte.
 func relayed(to string) string { return "relay for " + to + " 1" }
 
-func TestPacketsGoTheWayOfTheirRule(t *testing.T) {
-	for _, filters := range []bool{false, true} {
-		t.Run(fmt.Sprintf("filters %t", filters), func(t *testing.T) {
-			p := newProgramBed(t, loader.Options{Filters: filters})
-			p.testWays(t)
-		})
-	}
-}
-
-func (p *programBed) testWays(t *testing.T) {
+func (p *programBed) checkPacketsGoTheWayOfTheirRule(t *testing.T) {
 	tests := []struct {
 		name, network, to string
 		size              int
@@ -90,8 +79,7 @@ func (p *programBed) wantWays(t *testing.T, before map[string]uint64, ways ...st
 	}
 }
 
-func TestPacketsOfADeadAgentGoByTheirHardening(t *testing.T) {
-	p := newProgramBed(t, loader.Options{})
+func (p *programBed) checkPacketsOfADeadAgentGoByTheirHardening(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		end  func()
@@ -134,8 +122,7 @@ func (p *programBed) wantBlocked(t *testing.T, ns *netns.Namespace, to string) {
 	p.wantWays(t, before, "packet_block")
 }
 
-func TestChannelWithoutDatagramsHardensThem(t *testing.T) {
-	p := newProgramBed(t, loader.Options{})
+func (p *programBed) checkChannelWithoutDatagramsHardensThem(t *testing.T) {
 	tests := []struct{ to, carried, refused, way string }{
 		{tunnelled4, relayed(tunnelled4), "direct 1", "packet_hardened"},
 		{blocked4, relayed(blocked4), "ECONNREFUSED", "packet_refuse"},
@@ -165,12 +152,15 @@ func TestChannelWithoutDatagramsHardensThem(t *testing.T) {
 	}
 }
 
-func TestForwardedPacketsPassWithContainersOff(t *testing.T) {
-	p := newProgramBed(t, loader.Options{})
+func (p *programBed) checkForwardedPacketsPassWithContainersOff(t *testing.T) {
 	p.agent.Containers = false
 	p.announce(t, p.agent)
 	before := p.counters(t, nil)
-	if got := p.say(t, p.box, tunnelled4, 1); got != "direct 1" {
+	conn, err := p.dial(t, p.box, "udp", boxAddr4+":6005", tunnelled4) // which no later socket gets
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := converse(t, conn, 1); got != "direct 1" {
 		t.Errorf("datagram of a container: %q", got)
 	}
 	if got := p.call(t, p.box, tunnelled4); got != "direct" {
@@ -182,8 +172,7 @@ func TestForwardedPacketsPassWithContainersOff(t *testing.T) {
 	}
 }
 
-func TestPacketsPassWithoutAPacketPath(t *testing.T) {
-	p := newProgramBed(t, loader.Options{})
+func (p *programBed) checkPacketsPassWithoutAPacketPath(t *testing.T) {
 	p.agent.Packets = false
 	p.announce(t, p.agent)
 	before := p.counters(t, nil)
