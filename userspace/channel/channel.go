@@ -99,6 +99,7 @@ type Channel struct {
 	members    []*member // primaries, then secondaries
 	next       int       // where the turn of the primaries is
 	tick       time.Time // when the edges in use are to be probed
+	abandon    func()    // ends the probes under way
 	state      State
 	cause      error // of StateDown
 	since      time.Time
@@ -123,6 +124,8 @@ func New(o Options) *Channel {
 		wake:  make(chan struct{}, 1),
 		state: StateConnecting,
 		since: time.Now(),
+
+		abandon: func() {},
 	}
 	for _, edge := range o.Channel.Primary {
 		c.members = append(c.members, &member{edge: edge, tunnel: o.Tunnel(edge), primary: true})

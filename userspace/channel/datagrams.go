@@ -100,14 +100,14 @@ func (c *Channel) carries(m *member, err error) {
 }
 
 // probeDatagrams asks an edge that carried no UDP whether it has learnt to.
-func (c *Channel) probeDatagrams(m *member) {
+func (c *Channel) probeDatagrams(ctx context.Context, m *member) {
 	c.mu.Lock()
 	due := m.datagrams == DatagramsRefused && time.Since(m.datagramsAsked) >= datagramsPause
 	c.mu.Unlock()
 	if !due {
 		return
 	}
-	ctx, cancel := context.WithTimeoutCause(c.ctx, probeTimeout, errNoAnswer)
+	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, errNoAnswer)
 	defer cancel()
 	flow, err := m.tunnel.ConnectUDP(ctx, ownLoopback)
 	c.carries(m, err)

@@ -25,17 +25,46 @@ func (c *Channel) probe() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for c.ctx.Err() == nil {
-		var round sync.WaitGroup
-		for _, m := range c.due() {
-			round.Go(func() { c.probeEdge(m) })
-		}
-		round.Wait()
+		c.probeDue()
 		timer.Reset(time.Until(c.nextProbe()))
 		select {
 		case <-c.ctx.Done():
 		case <-timer.C:
 		case <-c.wake:
 		}
+	}
+}
+
+// probeDue probes the edges that are due, until each has answered or Retry wants
+// them asked anew.
+func (c *Channel) probeDue() {
+	ctx, cancel := context.WithCancel(c.ctx)
+	defer cancel()
+	c.mu.Lock()
+	c.abandon = cancel
+	c.mu.Unlock()
+	var round sync.WaitGroup
+	for _, m := range c.due() {
+		round.Go(func() { c.probeEdge(ctx, m) })
+	}
+	round.Wait()
+}
+
+// Retry probes at once: the edges in use and those that have failed, which then
+// pause as after their first failures. It is for who knows that the network has changed,
+// as when a device is back, and does not block.
+func (c *Channel) Retry() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tick = time.Now()
+	for _, m := range c.members {
+		m.retryAt = time.Time{}
+		m.failures = min(m.failures, failuresLost)
+	}
+	c.abandon()
+	select {
+	case c.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -83,31 +112,34 @@ func (c *Channel) nextProbe() time.Time {
 // diagnosticUri, if there is one. An edge that is reached and has no answer to
 // that may be waiting for that host, so it is then asked for itself: any answer
 // shows that it is well.
-func (c *Channel) probeEdge(m *member) {
+func (c *Channel) probeEdge(ctx context.Context, m *member) {
 	var diagnostic string
 	var err error
 	if c.uri != nil {
-		diagnostic, err = c.askDiagnosticHost(m)
+		diagnostic, err = c.askDiagnosticHost(ctx, m)
 	}
 	if c.uri == nil || err != nil && isReached(err) {
-		err = c.askEdge(m)
+		err = c.askEdge(ctx, m)
 	}
 	switch {
-	case c.ctx.Err() != nil: // Close, not the edge, ended the probe
+	case ctx.Err() != nil: // Close or Retry, not the edge, ended the probe
+		c.mu.Lock()
+		m.used = true
+		c.mu.Unlock()
 	case err != nil:
 		c.failed(m, err)
 	default:
 		c.mu.Lock()
 		c.diagnostic = diagnostic
 		c.mu.Unlock()
-		c.probeDatagrams(m)
+		c.probeDatagrams(ctx, m)
 	}
 }
 
 // askDiagnosticHost asks an edge for the host of diagnosticUri. What comes of
 // it is for people to see; the error says that the edge gave no answer.
-func (c *Channel) askDiagnosticHost(m *member) (diagnostic string, err error) {
-	ctx, cancel := context.WithTimeoutCause(c.ctx, probeTimeout, errNoAnswer)
+func (c *Channel) askDiagnosticHost(ctx context.Context, m *member) (diagnostic string, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, errNoAnswer)
 	defer cancel()
 	stream, err := m.tunnel.Connect(ctx, authority(c.uri))
 	if !isAnswer(err) {
@@ -122,8 +154,8 @@ func (c *Channel) askDiagnosticHost(m *member) (diagnostic string, err error) {
 }
 
 // askEdge asks an edge for an answer, and nothing more.
-func (c *Channel) askEdge(m *member) error {
-	ctx, cancel := context.WithTimeoutCause(c.ctx, probeTimeout, errNoAnswer)
+func (c *Channel) askEdge(ctx context.Context, m *member) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, errNoAnswer)
 	defer cancel()
 	stream, err := m.tunnel.Connect(ctx, ownLoopback)
 	if !isAnswer(err) {

@@ -222,3 +222,37 @@ func TestEdgeThatIsNotReachedIsAskedOnce(t *testing.T) {
 		}
 	})
 }
+
+func TestRetryFindsEdgesThatAreBackAtOnce(t *testing.T) {
+	for name, out := range map[string]connect{"refused": unreached, "silent": silent} {
+		t.Run(name, func(t *testing.T) {
+			o := options{edges: "a b", start: map[string]connect{"a": out, "b": out}, Options: Options{ProbeInterval: time.Hour}}
+			inBubble(t, o, func(t *testing.T, r *rig) {
+				r.pass(10*time.Minute + time.Second) // pauses are 30 s by now, and a silent edge is being asked
+				r.wantState(StateDown)
+				for _, e := range r.edges {
+					e.turn(well)
+				}
+				r.Retry()
+				r.pass(time.Millisecond)
+				r.wantState(StateUp)
+				r.takes("a")
+			})
+		})
+	}
+}
+
+func TestRetryThatFailsPausesAsAfterTheFirstFailures(t *testing.T) {
+	o := options{edges: "a", start: map[string]connect{"a": unreached}}
+	inBubble(t, o, func(t *testing.T, r *rig) {
+		r.pass(time.Minute)
+		r.wantState(StateDown)
+		before := len(r.edges["a"].probes())
+		r.Retry()
+		r.pass(4 * time.Second)
+		if n := len(r.edges["a"].probes()) - before; n != 2 {
+			t.Errorf("%d probes within 4 s, want one at once and one after 2 s", n)
+		}
+		r.wantState(StateDown)
+	})
+}
