@@ -30,7 +30,13 @@ func (w *Watcher) Uplinks() ([]Uplink, error) {
 	}
 	var current []Uplink
 	for _, index := range slices.Sorted(maps.Keys(here)) {
-		if u, ok := here.uplink(index); ok && w.stays(index, wanted[index] && here.isUp(index)) {
+		u, ok := here.uplink(index)
+		if !ok {
+			continue
+		}
+		sends := here.sends(index)
+		u.Away = !sends || !wanted[index]
+		if w.stays(index, wanted[index] && here.isUp(index), sends) {
 			current = append(current, u)
 		}
 	}
@@ -52,14 +58,14 @@ func (w *Watcher) wanted(here devices) (map[int]bool, error) {
 }
 
 // stays reports whether a device is an uplink: it is wanted, or was until a
-// moment ago.
-func (w *Watcher) stays(index int, wanted bool) bool {
+// moment ago, in which it could have sent.
+func (w *Watcher) stays(index int, wanted, sends bool) bool {
 	now := time.Now()
-	if wanted {
+	until, was := w.until[index]
+	if wanted || was && !sends {
 		w.until[index] = time.Time{}
 		return true
 	}
-	until, was := w.until[index]
 	if was && until.IsZero() {
 		until = now.Add(w.linger)
 		w.until[index] = until
@@ -84,6 +90,12 @@ func settled[T any](list func() (T, error)) (T, error) {
 type devices map[int]netlink.Link
 
 func (d devices) isUp(index int) bool { return d[index].Attrs().RawFlags&unix.IFF_UP != 0 }
+
+// sends reports whether packets can leave by a device: it is up and has a carrier,
+// where it needs one.
+func (d devices) sends(index int) bool {
+	return d.isUp(index) && d[index].Attrs().RawFlags&unix.IFF_RUNNING != 0
+}
 
 // uplink describes a device, if it can be an uplink at all.
 func (d devices) uplink(index int) (Uplink, bool) {

@@ -81,6 +81,27 @@ func TestUplinkThatLostItsRoutesLeavesInTime(t *testing.T) {
 	f.awaitNames(t, "up0")
 }
 
+// What is back must not send before it is acquired from.
+func TestUplinkThatIsDownStays(t *testing.T) {
+	b := newBed(t)
+	b.linger = time.Millisecond
+	up := b.veth(t, "up0")
+	route := b.route(t, up, "0.0.0.0/0", "10.9.0.1")
+	f := b.follow(t)
+	is := func(state string, away bool) {
+		t.Helper()
+		f.await(t, state, func(all []Uplink) bool { return len(all) == 1 && all[0].Away == away })
+	}
+	is("an uplink", false)
+	b.do(t, b.handle.LinkSetDown(up))
+	is("one that is down", true)
+	f.Look() // after it has lingered
+	is("one that is down for long", true)
+	b.do(t, b.handle.LinkSetUp(up))
+	b.do(t, b.handle.RouteAdd(route))
+	is("one that is back", false)
+}
+
 func TestChangedPrefixesAreLookedAt(t *testing.T) {
 	b := newBed(t)
 	b.linger = 0

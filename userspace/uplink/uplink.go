@@ -27,8 +27,9 @@ const (
 	// router with many routes looks take long, and changes do not end.
 	share = 10
 
-	// linger is how long a device stays an uplink that has lost its routes or is
-	// down: as long as a cable is out for a moment, flows need their enclave.
+	// linger is how long a device stays an uplink that has lost its routes: as long as
+	// a cable is out for a moment, flows need their enclave. While it is down, or without
+	// a carrier, it stays, for when it is back its packets are not to go before the enclave is.
 	linger = 15 * time.Second
 
 	// dumps is how often a list is asked for that changes while it is read.
@@ -45,6 +46,7 @@ type Uplink struct {
 	MTU   int              // bytes
 	MAC   net.HardwareAddr // nil if L3
 	L3    bool             // packets have no link-layer header: tun, WireGuard, ppp
+	Away  bool             // nothing leaves by it at present: it is down, or has lost its carrier or routes
 }
 
 // Options say which devices are uplinks.
