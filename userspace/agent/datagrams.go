@@ -30,6 +30,11 @@ type datagramWay struct {
 	to      netip.AddrPort // as in lead
 }
 
+// dials is how often a flow is dialed while policies change.
+const dials = 4
+
+var errUnsettled = errors.New("the policy changes too often")
+
 func newDatagramDialer(a *Agent) *datagramDialer {
 	return &datagramDialer{agent: a, carried: make(map[datagram.Key]*heldDatagrams)}
 }
@@ -59,9 +64,26 @@ func (d *datagramDialer) describe(key datagram.Key) flow.Record {
 	return rec
 }
 
-// Dial implements datagram.Dialer. The policy of the flow stays known for as long as
-// the flow, and so does the name that its destination stands for.
+// Dial implements datagram.Dialer. A policy that came into force meanwhile has not
+// judged the flow: it is dialed anew if that takes it elsewhere.
 func (d *datagramDialer) Dial(ctx context.Context, rec flow.Record) (datagram.Datagrams, flow.Route, error) {
+	for range dials {
+		held, route, err := d.dial(ctx, rec)
+		if err != nil {
+			return nil, route, err
+		}
+		if d.keep(held.key) {
+			return held, route, nil
+		}
+		// What it returns is of no use to anybody.
+		_ = held.Close()
+	}
+	return nil, flow.Route{}, errUnsettled
+}
+
+// dial opens what carries a flow by the policy in force. That stays known for as long
+// as the flow, and so does the name that its destination stands for.
+func (d *datagramDialer) dial(ctx context.Context, rec flow.Record) (*heldDatagrams, flow.Route, error) {
 	l, err := d.lead(rec.OrigDst)
 	if err != nil {
 		return nil, flow.Route{}, err
@@ -90,7 +112,7 @@ func (d *datagramDialer) Dial(ctx context.Context, rec flow.Record) (datagram.Da
 }
 
 // keep reports whether the policy in force takes a flow where it is taken already.
-// One that is being dialed is taken by it.
+// One that is being dialed is judged when that is done.
 func (d *datagramDialer) keep(key datagram.Key) bool {
 	d.mu.Lock()
 	was := d.carried[key]
