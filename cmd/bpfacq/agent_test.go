@@ -73,8 +73,8 @@ func (a *fakeAgent) Status(context.Context) control.Status {
 		Packets: control.Packets{
 			On: true, Containers: true,
 			Uplinks: []control.Uplink{
-				{Name: "eth0", Index: 2, MTU: 1500, Links: "tcx", Pair: "acq0"},
-				{Name: "wg0", Index: 3, MTU: 1420, L3: true, Links: "tcx", Cause: "no enclave", Lost: 1},
+				{Name: "eth0", Index: 2, State: "up", MTU: 1500, Links: "tcx", Pair: "acq0"},
+				{Name: "wg0", Index: 3, State: "failed", MTU: 1420, L3: true, Links: "tcx", Cause: "no enclave", Lost: 1},
 			},
 			UDP: control.UDP{Flows: 1, Capacity: 65536, Sockets: 1, Events: map[string]uint64{"evicted": 2}},
 		},

@@ -80,13 +80,13 @@ func uplinkTable(w io.Writer, uplinks []control.Uplink) {
 		return
 	}
 	row(w)
-	row(w, "UPLINK", "MTU", "KIND", "LINKS", "LOST", "PAIR", "CAUSE")
+	row(w, "UPLINK", "STATE", "MTU", "KIND", "LINKS", "LOST", "PAIR", "CAUSE")
 	for _, u := range uplinks {
 		kind := "ethernet"
 		if u.L3 {
 			kind = "ip"
 		}
-		row(w, u.Name, u.MTU, kind, u.Links, u.Lost, u.Pair, u.Cause)
+		row(w, u.Name, u.State, u.MTU, kind, u.Links, u.Lost, u.Pair, u.Cause)
 	}
 }
 

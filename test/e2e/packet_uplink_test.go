@@ -288,7 +288,10 @@ func changeMAC(t *testing.T, s *packetSite) string {
 
 func downAndUp(t *testing.T, s *packetSite) string {
 	s.link(t, s.host, "up0", func(h *netlink.Handle, link netlink.Link) error { return h.LinkSetDown(link) })
-	s.awaitUplinks(t)
+	await(t, "an uplink that is away", func() bool {
+		all := s.status(t).Packets.Uplinks
+		return len(all) == 1 && all[0].State == "away"
+	})
 	s.link(t, s.host, "up0", func(h *netlink.Handle, link netlink.Link) error { return h.LinkSetUp(link) })
 	s.restore(t, "up0")
 	return "up0"

@@ -117,6 +117,15 @@ func (s *epochs) supersede(e *epoch) {
 	}
 }
 
+// retry has every channel look for its edges at once.
+func (s *epochs) retry() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.carriers {
+		c.Retry()
+	}
+}
+
 // hold keeps the epoch of a flow known until release. It returns nil for a
 // generation of which no flow can come.
 func (s *epochs) hold(generation uint32) *epoch {

@@ -32,6 +32,7 @@ type packets struct {
 	failed  map[int]failedUplink // that should be there
 	lost    map[int]uint64       // how often programs were found detached
 	past    map[string]uint64    // what closed outlets have counted of datagrams
+	there   map[int]bool         // by index, of uplinks by which packets leave; nil before the first look
 }
 
 // failedUplink is one from which nothing is acquired.
@@ -131,6 +132,24 @@ func (p *packets) follow(ctx context.Context, current []uplink.Uplink) {
 	p.forget(wanted)
 	if len(p.failed) > 0 {
 		p.retry.Reset(uplinkRetry)
+	}
+	p.welcome(current)
+}
+
+// welcome has edges looked for at once when there is a way to them that was not
+// there before. The caller holds p.mu.
+func (p *packets) welcome(current []uplink.Uplink) {
+	before := p.there
+	p.there = make(map[int]bool, len(current))
+	back := false
+	for _, u := range current {
+		if !u.Away {
+			p.there[u.Index] = true
+			back = back || !before[u.Index]
+		}
+	}
+	if before != nil && back {
+		p.agent.epochs.retry()
 	}
 }
 

@@ -12,6 +12,13 @@ import (
 	"github.com/bpfacq/bpfacq/userspace/uplink"
 )
 
+// The states of an uplink, as control.Uplink has them.
+const (
+	stateUp     = "up"
+	stateAway   = "away"
+	stateFailed = "failed"
+)
+
 // packetsOn reports whether a configuration acquires packets. They need the agent's
 // own relay.
 func packetsOn(c *config.Config) bool { return c.Packet.Acquires() && c.Relay.ExternalListener == "" }
@@ -45,7 +52,7 @@ func (p *packets) status(hooks []loader.Hook) (all []control.Uplink, udp control
 	}
 	for _, f := range p.failed {
 		u := p.describe(f.uplink, hooks)
-		u.Cause = f.cause.Error()
+		u.State, u.Cause = stateFailed, f.cause.Error()
 		all = append(all, u)
 	}
 	slices.SortFunc(all, func(a, b control.Uplink) int { return cmp.Compare(a.Index, b.Index) })
@@ -54,7 +61,10 @@ func (p *packets) status(hooks []loader.Hook) (all []control.Uplink, udp control
 
 // describe says what is the same of all uplinks. The caller holds p.mu.
 func (p *packets) describe(u uplink.Uplink, hooks []loader.Hook) control.Uplink {
-	d := control.Uplink{Name: u.Name, Index: u.Index, MTU: u.MTU, L3: u.L3, Lost: p.lost[u.Index]}
+	d := control.Uplink{Name: u.Name, Index: u.Index, State: stateUp, MTU: u.MTU, L3: u.L3, Lost: p.lost[u.Index]}
+	if u.Away {
+		d.State = stateAway
+	}
 	for _, h := range hooks {
 		if h.Device != u.Index {
 			continue

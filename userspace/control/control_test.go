@@ -46,7 +46,7 @@ func (a *fakeAgent) Status(context.Context) Status {
 		Lease:      Lease{3, true},
 		Packets: Packets{
 			On: true, Containers: true,
-			Uplinks: []Uplink{{Name: "eth0", Index: 2, MTU: 1500, Links: "tcx", Pair: "acq0"}},
+			Uplinks: []Uplink{{Name: "eth0", Index: 2, State: "up", MTU: 1500, Links: "tcx", Pair: "acq0"}},
 			UDP:     UDP{Flows: 1, Capacity: 2, Sockets: 3, Events: map[string]uint64{"evicted": 4}},
 		},
 		DNS:      theDNS(),

@@ -16,6 +16,7 @@ type Packets struct {
 type Uplink struct {
 	Name  string `json:"name"`
 	Index int    `json:"index"` // of the device
+	State string `json:"state"` // up, away while nothing can leave by it, or failed
 	MTU   int    `json:"mtu"`
 	L3    bool   `json:"l3"`                  // a device without MAC header: tun, wg, ppp
 	Links string `json:"links"`               // how the programs are attached: tcx or clsact
