@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -30,15 +32,38 @@ func (e *env) findNamespace(text string) (namespace, error) {
 	} else if strings.Contains(text, "/") {
 		path = text
 	}
-	var stat unix.Stat_t
-	if err := unix.Stat(path, &stat); err != nil {
-		return namespace{}, fmt.Errorf("find network namespace %q: %w", text, &os.PathError{Op: "stat", Path: path, Err: err})
+	inode, err := namespaceInode(path)
+	if err != nil {
+		err = fmt.Errorf("find network namespace %q: %w", text, err)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoNamespace) {
+			err = &adviceError{err, "name one that ip netns lists, or a process in it by its number"}
+		}
+		return namespace{}, err
 	}
-	name := container.New(container.Options{Namespaces: e.namespaces}).Namespace(stat.Ino)
+	name := container.New(container.Options{Namespaces: e.namespaces}).Namespace(inode)
 	if name == "" {
 		name = text
 	}
-	return namespace{stat.Ino, name}, nil
+	return namespace{inode, name}, nil
+}
+
+var errNoNamespace = errors.New("no network namespace")
+
+// namespaceInode is the number of the network namespace that a file holds.
+func namespaceInode(path string) (uint64, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	if kind, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE); err != nil || kind != unix.CLONE_NEWNET {
+		return 0, &os.PathError{Op: "look at", Path: path, Err: errNoNamespace}
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		return 0, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return stat.Ino, nil
 }
 
 // knownNamespaces are the names of network namespaces, for completion.
