@@ -46,7 +46,7 @@ their way to the relay, uplinks and their enclaves, who opened flows, whose sock
 packets are of, and counters.
 It reads the pins, and so works also when no agent runs.
 
-The maps are ` + strings.Join(maps.Names(), ", ") + `.`,
+` + paragraph("The maps are "+strings.Join(maps.Names(), ", ")+"."),
 		Example: `  sudo bpfacq maps dump
   sudo bpfacq maps dump prefix4
   sudo bpfacq maps dump counter -o json`,
@@ -74,6 +74,26 @@ The maps are ` + strings.Join(maps.Names(), ", ") + `.`,
 		return e.answer(output, answer, answer.table)
 	}
 	return cmd
+}
+
+// paragraph breaks a text into lines as long as those of the other help texts.
+func paragraph(text string) string {
+	const width = 88
+	var lines strings.Builder
+	length := 0
+	for word := range strings.FieldsSeq(text) {
+		switch length += 1 + len(word); {
+		case lines.Len() == 0:
+			length = len(word)
+		case length > width:
+			lines.WriteByte('\n')
+			length = len(word)
+		default:
+			lines.WriteByte(' ')
+		}
+		lines.WriteString(word)
+	}
+	return lines.String()
 }
 
 // dump reads the named maps below a pin folder.
