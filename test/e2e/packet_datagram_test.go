@@ -77,8 +77,13 @@ func TestWhatLeavesByAnUplinkIsCarried(t *testing.T) {
 	t.Run("streams of bound sockets and containers", s.checkBoundStreams)
 	t.Run("streams are whole", s.checkWholeStreams)
 	t.Run("refused streams are reset", s.checkRefusedStreams)
+	if seen := s.seen(t); seen != "" {
+		t.Errorf("on the wire there was %s", seen)
+	}
+	s.direct = true
+	t.Run("live flows outlive a policy that still carries them", s.checkLiveFlows)
+	t.Run("a stop lets streams end and hands datagrams back", s.checkStop)
 	s.wantFirewallAtEase(t)
-	s.stop(t)
 }
 
 func (s *packetSite) checkDatagrams(t *testing.T) {
@@ -245,10 +250,7 @@ func viaPort(t *testing.T, p *speaker, socket, to string) int {
 	return n
 }
 
-func TestLiveDatagramFlowsOutliveAPolicyThatStillCarriesThem(t *testing.T) {
-	s := newPacketSite(t)
-	s.startPacketEdge(t)
-	s.start(t)
+func (s *packetSite) checkLiveFlows(t *testing.T) {
 	const stays, leaves = "192.168.11.1:4434", "192.168.12.1:4434"
 	p := s.speaker(t, s.host)
 	p.want(t, "opened", "open", "a", "udp4")
@@ -258,14 +260,10 @@ func TestLiveDatagramFlowsOutliveAPolicyThatStillCarriesThem(t *testing.T) {
 
 	rules := packetRules()[:1]
 	rules = append([]string{packetRule("new", "Tunnel", "Block", "Any", "192.168.14.0/24")}, rules...)
-	s.setProfile(t, packetProfile(rules...)) // which says nothing of 192.168.12.0/24
-	if err := s.control.Reload(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	s.reload(t, packetProfile(rules...)) // which says nothing of 192.168.12.0/24
 	if again := viaPort(t, p, "a", stays); again != stayed {
 		t.Errorf("a flow that is still carried leaves the edge by port %d, then %d: want the same", stayed, again)
 	}
-	s.direct = true
 	p.want(t, "sent", "send", "b", leaves, 10)
 	await(t, "a flow that is not carried any more to go direct", func() bool {
 		return s.counted(t, s.wire)["closed"] > 0
@@ -273,5 +271,14 @@ func TestLiveDatagramFlowsOutliveAPolicyThatStillCarriesThem(t *testing.T) {
 	if seen := s.counted(t, s.wire); seen["open"] != 0 {
 		t.Errorf("on the wire there was %v, want nothing of the flow that stays", seen)
 	}
-	s.stop(t)
+	s.reload(t, packetProfile(packetRules()...))
+}
+
+// reload puts a profile in force.
+func (s *packetSite) reload(t *testing.T, text string) {
+	t.Helper()
+	s.setProfile(t, text)
+	if err := s.control.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 }

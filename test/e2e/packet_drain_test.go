@@ -12,11 +12,10 @@ import (
 )
 
 // A stream that is under way when the agent is told to stop ends in its own time,
-// and needs its enclave and the programs of its uplink until then.
-func TestStoppingAgentLetsStreamsOfContainersEnd(t *testing.T) {
-	const to = "192.168.11.1:80"
-	s := newPacketSite(t)
-	s.startPacketEdge(t)
+// and needs its enclave and the programs of its uplink until then. Datagrams go as
+// they would without an agent after that.
+func (s *packetSite) checkStop(t *testing.T) {
+	const to, open, closed = "192.168.11.1:90", "192.168.11.1:4433", "192.168.12.1:4433"
 	asked, stopping := make(chan struct{}), make(chan struct{})
 	release := sync.OnceFunc(func() { close(stopping) })
 	testutil.Respond(t, s.net, to, func(conn *net.TCPConn) {
@@ -29,7 +28,10 @@ func TestStoppingAgentLetsStreamsOfContainersEnd(t *testing.T) {
 		fmt.Fprintf(conn, "answer to %s", question)
 	})
 	t.Cleanup(release)
-	s.start(t)
+	p := s.speaker(t, s.host)
+	p.want(t, "opened", "open", "a", "udp4")
+	p.want(t, echoed(open, 10), "echo", "a", open, 10)
+	p.want(t, echoed(closed, 10), "echo", "a", closed, 10)
 	cmd := testutil.ScenarioCommand(t, "exchange", "ask=question", to)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -54,8 +56,17 @@ func TestStoppingAgentLetsStreamsOfContainersEnd(t *testing.T) {
 	if err := s.agent.Wait(); err != nil {
 		t.Errorf("agent ends with %v", err)
 	}
+	s.wantNoFilters(t, "up0")
 	if pairs := s.pairs(t); pairs != 0 {
 		t.Errorf("%d pairs after the agent's end", pairs)
 	}
-	s.wantFirewallAtEase(t)
+
+	before := s.counted(t, s.wire)
+	for _, to := range []string{open, closed} {
+		p.want(t, "sent", "send", "a", to, 10)
+	}
+	after := s.counted(t, s.wire)
+	if after["open"] != before["open"]+1 || after["closed"] != before["closed"]+1 {
+		t.Errorf("after the agent's end the wire saw %v, before %v: want each datagram", after, before)
+	}
 }

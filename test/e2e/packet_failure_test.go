@@ -130,30 +130,6 @@ func (s *packetSite) wantNoFilters(t *testing.T, device string) {
 	}
 }
 
-func TestAgentThatStopsHandsDatagramsBack(t *testing.T) {
-	s := newPacketSite(t)
-	s.direct = true
-	s.startPacketEdge(t)
-	s.start(t)
-	const open, closed = "192.168.11.1:4433", "192.168.12.1:4433"
-	p := s.speaker(t, s.host)
-	p.want(t, "opened", "open", "a", "udp4")
-	p.want(t, echoed(open, 10), "echo", "a", open, 10)
-	p.want(t, echoed(closed, 10), "echo", "a", closed, 10)
-	s.stop(t)
-	for _, to := range []string{open, closed} {
-		p.want(t, "sent", "send", "a", to, 10)
-	}
-	if seen := s.counted(t, s.wire); seen["open"] != 1 || seen["closed"] != 1 {
-		t.Errorf("after the agent's end the wire saw %v, want each datagram", seen)
-	}
-	s.wantNoFilters(t, "up0")
-	if pairs := s.pairs(t); pairs != 0 {
-		t.Errorf("%d pairs after the agent's end", pairs)
-	}
-	s.wantFirewallAtEase(t)
-}
-
 func TestEdgeWithoutDatagramsLeavesThemToHardening(t *testing.T) {
 	s := newPacketSite(t)
 	s.direct = true

@@ -184,44 +184,6 @@ func TestIPv6NeedsNoMoreThanARoute(t *testing.T) {
 	s.stop(t)
 }
 
-func TestVLANAndBridgeAreUplinks(t *testing.T) {
-	for _, kind := range []string{"bridge", "vlan"} {
-		t.Run(kind, func(t *testing.T) {
-			testutil.LinkType(t, kind)
-			s := barePacketSite(t)
-			testutil.Veth(t, netns.End{Namespace: s.wire, Name: "port0"}, netns.End{Namespace: s.host, Name: "port0"})
-			s.stack(t, s.wire, kind, "host0", prefixes(gateway4+"/24", gateway6+"/64"))
-			s.stack(t, s.host, kind, "up0", prefixes(uplinkAddr4+"/24", uplinkAddr6+"/64"), defaultBy(gateway4), defaultBy(gateway6))
-			s.furnish(t)
-			s.startPacketEdge(t)
-			testutil.Echo(t, s.net, "192.168.11.200:443")
-			s.start(t)
-			s.awaitUplinks(t, "up0") // and not what is below
-			s.checkBothPlaces(t, 10, 4000)
-			s.wantFirewallAtEase(t)
-			s.stop(t)
-		})
-	}
-}
-
-// An uplink without addresses of hardware, as VPNs have them. The two ends are
-// tun devices, whose packets the test carries over.
-func TestDeviceWithoutMACIsAnUplink(t *testing.T) {
-	s := barePacketSite(t)
-	s.joinTuns(t)
-	s.furnish(t)
-	s.startPacketEdge(t)
-	testutil.Echo(t, s.net, "192.168.11.200:443")
-	s.start(t)
-	s.awaitUplinks(t, "up0")
-	if u := s.status(t).Packets.Uplinks[0]; !u.L3 {
-		t.Errorf("the agent takes %s for a device with a MAC header", u.Name)
-	}
-	s.checkBothPlaces(t, 10, 4000, 20_000)
-	s.wantFirewallAtEase(t)
-	s.stop(t)
-}
-
 // forgetNeighbours has the wire look for the host's address anew, as it would
 // when it is told.
 func (s *packetSite) forgetNeighbours(t *testing.T) {
@@ -235,14 +197,19 @@ func (s *packetSite) forgetNeighbours(t *testing.T) {
 	})
 }
 
+// probeOften has the agent find an edge again soon that was out of reach.
+func (s *packetSite) probeOften(t *testing.T) {
+	t.Helper()
+	s.setProfile(t, strings.Replace(packetProfile(packetRules()...), `InSeconds":10`, `InSeconds":1`, 1))
+}
+
 // In each state that the uplink comes back in, what lives goes on.
 func TestUplinkThatChangesIsFollowed(t *testing.T) {
 	s := barePacketSite(t)
 	s.plug(t)
 	s.furnish(t)
 	s.startPacketEdge(t)
-	soon := strings.Replace(packetProfile(packetRules()...), `InSeconds":10`, `InSeconds":1`, 1)
-	s.setProfile(t, soon) // by which an edge that was out of reach is found again
+	s.probeOften(t)
 	s.start(t)
 	p := s.speaker(t, s.host)
 	const to = "192.168.11.1:4433"
