@@ -183,7 +183,9 @@ func (b *bed) startApplication(t *testing.T, ns *netns.Namespace, cgroup string)
 // acquired is bpfacq on a host, without a packet path.
 func (b *bed) acquired(t *testing.T, near *netns.Namespace, host byte, hooked, binary string) contender {
 	t.Helper()
-	agent, edge := b.carriers(t, near, host, hooked, binary, []string{})
+	agent, edge := b.carriers(t, near, setting{
+		host: host, cgroup: hooked, binary: binary, transport: config.TransportAuto, uplinks: []string{},
+	})
 	return contender{
 		name: "acquired", how: "hooks, agent, HTTP/2 over TLS 1.3, bpfacq edge",
 		application: b.startApplication(t, near, hooked), target: carried,
@@ -191,24 +193,36 @@ func (b *bed) acquired(t *testing.T, near *netns.Namespace, host byte, hooked, b
 	}
 }
 
-// carriers are an agent of a host's own, and an edge of its own. The binary of both
-// is this one, unless another is named.
-func (b *bed) carriers(t *testing.T, near *netns.Namespace, host byte, hooked, binary string, uplinks []string) (agent, edge *child) {
+// setting is what differs between agents.
+type setting struct {
+	host      byte
+	cgroup    string // whose sockets are acquired
+	binary    string // of agent and edge, unless it is this one
+	transport string // of the configuration
+	uplinks   []string
+}
+
+// carriers are an agent of a host's own, and an edge of its own.
+func (b *bed) carriers(t *testing.T, near *netns.Namespace, s setting) (agent, edge *child) {
 	t.Helper()
-	start := func(ns *netns.Namespace, cgroup, role string, args ...string) *child {
-		cmd := testutil.ScenarioCommand(t, role, append(args, strconv.Itoa(b.flows))...)
-		cmd.Path = cmp.Or(binary, cmd.Path)
+	start := func(ns *netns.Namespace, cgroup, role, scenario string, args ...string) *child {
+		cmd := testutil.ScenarioCommand(t, scenario, append(args, strconv.Itoa(b.flows))...)
+		cmd.Path = cmp.Or(s.binary, cmd.Path)
 		return startObeying(t, ns, cgroup, role, cmd)
 	}
-	listen := netip.AddrPortFrom(edgeOf(host), portEdge).String()
-	edge = start(b.edges, "", "edge", listen, b.files.Certificate, b.files.Key, siteNetwork+":*")
+	scenario := "edge"
+	if s.transport == config.TransportHTTP3 {
+		scenario = "quic-edge"
+	}
+	listen := netip.AddrPortFrom(edgeOf(s.host), portEdge).String()
+	edge = start(b.edges, "", "edge", scenario, listen, b.files.Certificate, b.files.Key, siteNetwork+":*")
 	// Below the hooked cgroup, as on a host, where the hooks see the agent's
 	// sockets too.
-	cgroup := filepath.Join(hooked, "agent")
+	cgroup := filepath.Join(s.cgroup, "agent")
 	if err := os.Mkdir(cgroup, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return start(near, cgroup, "agent", b.configure(t, host, hooked, uplinks)), edge
+	return start(near, cgroup, "agent", "agent", b.configure(t, s)), edge
 }
 
 // other is another build of this test, whose agent and edge contend with this
@@ -224,20 +238,21 @@ func (b *bed) other(t *testing.T, binary string) contender {
 
 // configure writes the files of a host's agent, and returns the path of its
 // configuration.
-func (b *bed) configure(t *testing.T, host byte, cgroup string, uplinks []string) string {
+func (b *bed) configure(t *testing.T, s setting) string {
 	t.Helper()
-	file := func(name string) string { return fmt.Sprintf("host%d-%s", host, name) }
+	file := func(name string) string { return fmt.Sprintf("host%d-%s", s.host, name) }
 	c := config.Default()
 	c.Profile = b.write(t, file("profile.json"), profile(t))
 	c.StateDir = filepath.Join(b.folder, file("state"))
-	c.Kernel.Cgroup = cgroup
-	c.Packet.Uplinks = uplinks
+	c.Kernel.Cgroup = s.cgroup
+	c.Packet.Uplinks = s.uplinks
 	c.Kernel.Pins = filepath.Join(testutil.BPFFS(t), "bpfacq")
 	c.Edges.Allow = []string{edgeName}
 	c.Edges.CAFile = b.files.Roots
-	c.Edges.Addresses = map[string]string{edgeName: edgeOf(host).String()}
+	c.Edges.Addresses = map[string]string{edgeName: edgeOf(s.host).String()}
+	c.Edges.Transport = s.transport
 	c.Relay.Drain = config.Duration(time.Second)
-	c.Control.Socket = b.controlOf(host)
+	c.Control.Socket = b.controlOf(s.host)
 	c.Log.Level = slog.LevelWarn
 	text, err := toml.Marshal(c)
 	if err != nil {

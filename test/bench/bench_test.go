@@ -29,7 +29,8 @@ func TestMain(m *testing.M) {
 		"application": applicationScenario,
 		"target":      targetScenario,
 		"agent":       agentScenario,
-		"edge":        edgeScenario,
+		"edge":        edgeScenario(false),
+		"quic-edge":   edgeScenario(true),
 		"plain-edge":  plainEdgeScenario,
 	}))
 }
@@ -70,7 +71,9 @@ func TestContendersSideBySide(t *testing.T) {
 	for _, c := range comparisons() {
 		measure(c.Name, func(t *testing.T) { r.Comparisons = append(r.Comparisons, compare(t, b.contenders, c, p)) })
 	}
-	measure("packets", func(t *testing.T) { r.Packets = b.comparePackets(t, p) })
+	if wanted := wantedPackets(); len(wanted) > 0 {
+		t.Run("packets", func(t *testing.T) { r.Packets = b.comparePackets(t, wanted, p) })
+	}
 	measure("connect", func(t *testing.T) { r.Connect = b.compareConnects(t, p) })
 	measure("classification", func(t *testing.T) { r.Classification = b.classify(t, p) })
 	measure("idle flows", func(t *testing.T) { r.Idle = b.holdIdle(t, p.idle) })

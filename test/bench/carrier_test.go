@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 
+	"github.com/bpfacq/bpfacq/test/testutil"
 	"github.com/bpfacq/bpfacq/userspace/agent"
 	"github.com/bpfacq/bpfacq/userspace/config"
 	"github.com/bpfacq/bpfacq/userspace/edge"
@@ -51,10 +52,14 @@ func dropCanceled(err error) error {
 	return err
 }
 
-// edgeScenario is bpfacq's own edge. Its arguments are where it listens, files
-// with its certificate and key, what it allows, and how many flows it must be
-// able to hold.
-func edgeScenario(args []string, stdout io.Writer) error {
+// edgeScenario is bpfacq's own edge, with or without HTTP/3. Its arguments are where
+// it listens, files with its certificate and key, what it allows, and how many
+// flows it must be able to hold.
+func edgeScenario(http3 bool) testutil.Scenario {
+	return func(args []string, stdout io.Writer) error { return serveEdge(http3, args, stdout) }
+}
+
+func serveEdge(http3 bool, args []string, stdout io.Writer) error {
 	certificate, err := tls.LoadX509KeyPair(args[1], args[2])
 	if err != nil {
 		return err
@@ -70,6 +75,7 @@ func edgeScenario(args []string, stdout io.Writer) error {
 		Listen:      args[0],
 		Certificate: certificate,
 		Allow:       []string{args[3]},
+		HTTP3:       http3,
 		Log:         slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {

@@ -17,6 +17,7 @@ type comparison struct {
 	// Results are in the order of the contenders, direct first.
 	Results []result `json:"results"`
 
+	place string // of the applications, on the packet path
 	order order
 	warms bool // one flow for the whole turn, which takes a while to get up to speed
 	port  uint16
@@ -100,7 +101,9 @@ func compare(t *testing.T, contenders []contender, c comparison, p pace) compari
 			takeTurn(t, c, contenders[i], &all[i])
 		}
 	}
-	profileTurn(t, c, named(contenders, "acquired"))
+	for _, who := range contenders {
+		profileTurn(t, c, who)
+	}
 	for i, contender := range contenders {
 		r := c.judge(contender.name, all[i], all[0])
 		if r.Value <= 0 || r.Ratio <= 0 {
@@ -133,15 +136,15 @@ func takeTurn(t *testing.T, c comparison, who contender, into *turns) {
 }
 
 // profileTurn has agent and edge write what they spend their time on, if asked to,
-// in a turn that does not count.
+// in a turn that does not count, if the contender has both.
 func profileTurn(t *testing.T, c comparison, who contender) {
 	t.Helper()
-	if *profiles == "" {
+	watched := []*child{who.carrier("agent"), who.carrier("edge")}
+	if *profiles == "" || slices.Contains(watched, nil) {
 		return
 	}
-	watched := []*child{who.carrier("agent"), who.carrier("edge")}
 	for _, p := range watched {
-		name := p.role + "-" + strings.NewReplacer(" ", "-", ",", "", ":", "").Replace(c.Name) + ".pprof"
+		name := strings.NewReplacer(" ", "-", ",", "", ":", "", "/", "").Replace(p.role+" "+who.name+" "+c.Name) + ".pprof"
 		p.ask(t, order{Do: "profile", Path: filepath.Join(*profiles, name)})
 	}
 	c.order.For = 3 * time.Second

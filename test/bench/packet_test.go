@@ -10,15 +10,19 @@ import (
 	"testing"
 
 	"github.com/bpfacq/bpfacq/test/testutil"
+	"github.com/bpfacq/bpfacq/userspace/config"
 	"github.com/bpfacq/bpfacq/userspace/control"
 	"github.com/bpfacq/bpfacq/userspace/flow"
 	"github.com/bpfacq/bpfacq/userspace/netns"
 )
 
-// Hosts with containers: one without an agent, one with.
+// Hosts with containers: one without an agent, one with, and two more of which the
+// agents have HTTP/3 or are of another build.
 const (
 	hostPlain   = 5
 	hostPackets = 6
+	hostQUIC    = 7
+	hostOther   = 8
 )
 
 // packetHost is a host with a container that is hidden behind it.
@@ -56,24 +60,44 @@ func (b *bed) packetHost(t *testing.T, host byte) packetHost {
 // packetContenders are those of the packet path, by where their applications are.
 func (b *bed) packetContenders(t *testing.T) map[string][]contender {
 	t.Helper()
-	plain, packets := b.packetHost(t, hostPlain), b.packetHost(t, hostPackets)
-	hooked := testutil.Cgroup(t)
-	agent, edge := b.carriers(t, packets.near, hostPackets, hooked, "", []string{"auto"})
-	inside := filepath.Join(hooked, "container")
+	plain := b.packetHost(t, hostPlain)
+	all := make(map[string][]contender)
+	for place, ns := range map[string]*netns.Namespace{"container": plain.container, "host": plain.near} {
+		all[place] = []contender{{
+			name: "direct", application: b.startApplication(t, ns, ""), target: passed, carriers: []*child{b.targets},
+		}}
+	}
+	b.addAcquired(t, all, "acquired", setting{host: hostPackets, transport: config.TransportAuto})
+	b.addAcquired(t, all, "by HTTP/3", setting{host: hostQUIC, transport: config.TransportHTTP3})
+	if *against != "" {
+		b.addAcquired(t, all, "other", setting{host: hostOther, transport: config.TransportAuto, binary: *against})
+	}
+	return all
+}
+
+// addAcquired adds a host whose agent acquires packets, and, of the first, what
+// passes it.
+func (b *bed) addAcquired(t *testing.T, all map[string][]contender, name string, s setting) {
+	t.Helper()
+	h := b.packetHost(t, s.host)
+	s.cgroup, s.uplinks = testutil.Cgroup(t), []string{config.UplinksAuto}
+	agent, edge := b.carriers(t, h.near, s)
+	inside := filepath.Join(s.cgroup, "container")
 	if err := os.Mkdir(inside, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	line := func(place string, direct, near *netns.Namespace, cgroup string) []contender {
-		none, hooked := b.startApplication(t, direct, ""), b.startApplication(t, near, cgroup)
-		return []contender{
-			{name: "direct", how: place + ", no agent", application: none, target: passed, carriers: []*child{b.targets}},
-			{name: "bypassed", how: place + ", programs at the uplink, a Bypass rule", application: hooked, target: passed, carriers: []*child{b.targets}},
-			{name: "acquired", how: place + ", packet path, bpfacq edge", application: hooked, target: carried, carriers: []*child{agent, edge, b.targets}},
+	for place, application := range map[string]*child{
+		"container": b.startApplication(t, h.container, inside),
+		"host":      b.startApplication(t, h.near, s.cgroup),
+	} {
+		if s.host == hostPackets {
+			all[place] = append(all[place], contender{
+				name: "bypassed", application: application, target: passed, carriers: []*child{b.targets},
+			})
 		}
-	}
-	return map[string][]contender{
-		"container": line("container behind nft masquerade", plain.container, packets.container, inside),
-		"host":      line("host", plain.near, packets.near, hooked),
+		all[place] = append(all[place], contender{
+			name: name, application: application, target: carried, carriers: []*child{agent, edge, b.targets},
+		})
 	}
 }
 
@@ -121,26 +145,39 @@ func packetComparisons() []comparison {
 	}
 }
 
+// wantedPackets are those of them that are to be measured, at each place.
+func wantedPackets() (wanted []comparison) {
+	for _, place := range []string{"container", "host"} {
+		for _, c := range packetComparisons() {
+			if place == "host" && strings.Contains(c.Name, "TCP") {
+				continue // TCP of the host goes by the socket path
+			}
+			c.place, c.Name = place, fmt.Sprintf("%s: %s", place, c.Name)
+			if strings.Contains("packets, "+c.Name, *only) {
+				wanted = append(wanted, c)
+			}
+		}
+	}
+	return wanted
+}
+
 // comparePackets measures the packet path.
-func (b *bed) comparePackets(t *testing.T, p pace) []comparison {
+func (b *bed) comparePackets(t *testing.T, wanted []comparison, p pace) []comparison {
 	t.Helper()
 	all := b.packetContenders(t)
 	p.rounds = (p.rounds + 1) / 2 // of twice as many comparisons
 	var done []comparison
-	for _, place := range []string{"container", "host"} {
-		for _, c := range packetComparisons() {
-			c.Name = fmt.Sprintf("%s: %s", place, c.Name)
-			if place == "host" && strings.Contains(c.Name, "TCP") {
-				continue // TCP of the host goes by the socket path
-			}
-			done = append(done, compare(t, all[place], c, p))
-		}
+	for _, c := range wanted {
+		done = append(done, compare(t, all[c.place], c, p))
 	}
 	flows, err := control.NewClient(b.controlOf(hostPackets)).Flows(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, protocol := range []flow.Protocol{flow.TCP, flow.UDP} {
+		if !slices.ContainsFunc(wanted, func(c comparison) bool { return strings.Contains(c.Name, strings.ToUpper(protocol.String())) }) {
+			continue
+		}
 		carried := func(f flow.Flow) bool { return f.Protocol == protocol && f.Source.IsValid() && f.BytesReceived > 0 }
 		if !slices.ContainsFunc(flows.Flows, carried) {
 			t.Errorf("no flow of %s was carried: what was measured went direct", protocol)

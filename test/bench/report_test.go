@@ -131,7 +131,11 @@ func table(w io.Writer, title string, rows func(row func(cells ...string))) {
 
 // packetsDescribed are the columns of what is measured of the packet path.
 func packetsDescribed() []described {
-	return []described{{Name: "direct"}, {Name: "bypassed"}, {Name: "acquired"}}
+	columns := []described{{Name: "direct"}, {Name: "bypassed"}, {Name: "acquired"}, {Name: "by HTTP/3"}}
+	if *against != "" {
+		columns = append(columns, described{Name: "other"})
+	}
+	return columns
 }
 
 func (r *report) printRatios(w io.Writer, title string, contenders []described, comparisons []comparison) {
