@@ -31,6 +31,8 @@ type sender struct {
 	queue    frames
 	spare    frames
 	flushing bool
+	speaker  uint32    // the stream that last queued DATA
+	shared   bool      // that has changed since the last gather
 	room     sync.Cond // the queue is short, the connection's window open
 
 	sendWindow    int64 // of the connection
@@ -102,9 +104,12 @@ func (c *connection) flush() {
 
 // gather gives other flows that have something to say the time to queue it: a
 // system call and a TLS record for several frames cost hardly more than for one.
-// Where nobody is ready to run it returns at once.
+// For a flow that speaks alone, however many are silent, it does nothing: to
+// yield wakes an idle processor.
 func (c *connection) gather() {
-	if len(c.streams) < 2 || len(c.queue) >= shortQueue {
+	alone := !c.shared
+	c.shared = false
+	if alone || len(c.queue) >= shortQueue {
 		return
 	}
 	c.mu.Unlock()
@@ -166,6 +171,9 @@ func (c *connection) fail(err error) {
 func (c *connection) send(s *stream, p []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if s.id != c.speaker {
+		c.speaker, c.shared = s.id, true
+	}
 	for len(p) > frameHeader {
 		n := c.reserve(s, len(p)-frameHeader)
 		if n == 0 {

@@ -64,6 +64,8 @@ type h2Conn struct {
 	spare    []byte      // the other buffer, while it is not being written
 	writing  bool        // someone writes, without mu
 	written  sync.Cond   // writing became false after end
+	speaker  uint32      // the stream that last queued DATA
+	shared   bool        // that has changed since the last gather
 	answers  int         // bytes in queue that the edge made us send
 	turns    []*h2Stream // streams that wait for window or queue to have room
 	window   int         // connection's send window

@@ -48,10 +48,12 @@ func (c *h2Conn) flush() {
 
 // gather gives other streams that have something to say the time to queue it: a
 // system call and a TLS record for several frames cost hardly more than for one.
-// Where nobody is ready to run it returns at once. c.mu is held, but not
-// meanwhile.
+// For a stream that speaks alone, however many are silent, it does nothing: to
+// yield wakes an idle processor. c.mu is held, but not meanwhile.
 func (c *h2Conn) gather() {
-	if len(c.streams) < 2 || len(c.queue.b) >= shortQueue {
+	alone := !c.shared
+	c.shared = false
+	if alone || len(c.queue.b) >= shortQueue {
 		return
 	}
 	c.writing = true
@@ -186,6 +188,9 @@ func (c *h2Conn) write(s *h2Stream, b []byte) (int, error) {
 
 // queueData queues one DATA frame. The Framer would copy b twice.
 func (c *h2Conn) queueData(id uint32, b []byte) {
+	if id != c.speaker {
+		c.speaker, c.shared = id, true
+	}
 	var header [frameHeaderLen]byte
 	header[0] = byte(len(b) >> 16)
 	binary.BigEndian.PutUint16(header[1:], uint16(len(b)))
