@@ -191,8 +191,10 @@ func (a *Agent) run(ctx context.Context) (announced bool, err error) {
 	<-tasks.ctx.Done()
 
 	a.notices.stopping("detaching")
+	endLease := a.keepLease(ctx)
 	return true, a.detach(ctx, func() {
 		_ = tasks.stop() // what it returns is returned by the deferred call
+		endLease()
 		drain()
 	})
 }

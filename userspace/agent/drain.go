@@ -32,8 +32,8 @@ func (a *Agent) accept(ctx context.Context) (drain func()) {
 	return func() {
 		cancel()
 		a.drain(func() {
+			a.awaitStreams() // which keeps the lease, so it waits for nobody
 			serving.Wait()
-			a.awaitStreams()
 		})
 	}
 }
@@ -87,11 +87,11 @@ func (a *Agent) awaitStreams() {
 	}
 }
 
-// streams reports whether TCP flows are carried, and whether there are some among
-// them that the host forwards.
+// streams reports whether TCP flows of the packet path are carried, and whether there
+// are some among them that the host forwards.
 func (a *Agent) streams() (carried, forwarded bool) {
 	for _, f := range a.flows.Snapshot() {
-		if f.State == flow.StateActive && f.Protocol == flow.TCP {
+		if f.State == flow.StateActive && f.Protocol == flow.TCP && f.Source.IsValid() {
 			carried, forwarded = true, forwarded || f.Forwarded
 		}
 	}

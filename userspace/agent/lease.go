@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/bpfacq/bpfacq/maps"
@@ -57,5 +58,23 @@ func (a *Agent) heartbeat(ctx context.Context) error {
 		if err := a.datapath.Maps.Renew(a.leasePeriod()); err != nil {
 			a.log.Error("renew lease", slog.Any("error", err))
 		}
+	}
+}
+
+// keepLease renews the lease while the agent's tasks end, until stop: packets of the
+// flows that are to be drained go by it. Without a packet path it does nothing.
+func (a *Agent) keepLease(ctx context.Context) (stop func()) {
+	if a.packets == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var beating sync.WaitGroup
+	beating.Go(func() {
+		// It logs what goes wrong, and goes on.
+		_ = a.heartbeat(ctx)
+	})
+	return func() {
+		cancel()
+		beating.Wait()
 	}
 }
