@@ -16,8 +16,10 @@ import (
 	"github.com/bpfacq/bpfacq/userspace/enclave"
 )
 
-// welcome says who is asked, and then echoes until the other side ends.
+// welcome says who is asked, and then echoes until the other side ends. It does not
+// look by itself whether that is there: the next test would see that.
 func welcome(conn *net.TCPConn, who string) {
+	conn.SetKeepAlive(false)
 	if _, err := io.WriteString(conn, who); err == nil {
 		io.Copy(conn, conn)
 	}

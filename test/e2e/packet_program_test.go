@@ -347,7 +347,7 @@ func (p *programBed) dial(t testing.TB, ns *netns.Namespace, network, from, to s
 	t.Helper()
 	var conn net.Conn
 	err := ns.Do(func() (err error) {
-		dialer := &net.Dialer{Timeout: ioTimeout}
+		dialer := &net.Dialer{Timeout: ioTimeout, KeepAlive: -1}
 		if from != "" && strings.HasPrefix(network, "udp") {
 			dialer.LocalAddr = net.UDPAddrFromAddrPort(netip.MustParseAddrPort(from))
 		} else if from != "" {
@@ -356,10 +356,14 @@ func (p *programBed) dial(t testing.TB, ns *netns.Namespace, network, from, to s
 		conn, err = dialer.DialContext(t.Context(), network, to)
 		return err
 	})
-	if err == nil {
-		t.Cleanup(func() { conn.Close() })
+	if err != nil {
+		return nil, err
 	}
-	return conn, err
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		tcp.SetLinger(0) // nothing comes after its end
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn, nil
 }
 
 // say is one datagram, of a socket of its own, and its answer.
@@ -384,8 +388,5 @@ func (p *programBed) once(t testing.TB, ns *netns.Namespace, network, to string,
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		tcp.SetLinger(0) // nothing comes after this
-	}
 	return converse(t, conn, size)
 }
