@@ -19,7 +19,7 @@ import (
 
 const (
 	memory      = 1536             // MiB
-	testTimeout = 30 * time.Minute // of a package, on a machine that is busy with something else
+	testTimeout = 45 * time.Minute // of a package, on a machine that is busy with something else
 	timeout     = 2 * testTimeout
 )
 
