@@ -58,7 +58,7 @@ enum counter {
 	COUNTER_PACKET_STRAY,	  /* to the enclave: of a connection that no socket here knows */
 	COUNTER_PACKET_ERROR,	  /* to the enclave: an ICMP error about what came from there */
 	COUNTER_PACKET_BLOCK,	  /* dropped: nobody serves, hardening Block */
-	COUNTER_PACKET_UNPLACED,  /* dropped: a fragment whose first one was not seen */
+	COUNTER_PACKET_UNPLACED,  /* dropped: without ports, or a fragment whose first one was not seen */
 	/* At the ingress of an uplink. */
 	COUNTER_PACKET_OPENED, /* the other side opened a flow */
 	/* In the enclave, and from there. */

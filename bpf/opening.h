@@ -9,8 +9,9 @@
 #include "parse.h"
 #include "tag.h"
 
-#define OPENING_KEPT 180000000000ULL  /* nanoseconds after the last datagram, as conntrack keeps a stream */
-#define OPENING_RENEWED 1000000000ULL /* nanoseconds after which a packet is worth a write */
+#define OPENING_KEPT 180000000000ULL   /* nanoseconds after the last datagram, as conntrack keeps a stream */
+#define OPENING_GUESSED 30000000000ULL /* nanoseconds of learning after which who was not seen to open a flow did not */
+#define OPENING_RENEWED 1000000000ULL  /* nanoseconds after which a packet is worth a write */
 
 static __always_inline void flow_of(const struct packet *packet, struct flow_key *key)
 {
@@ -24,6 +25,14 @@ static __always_inline void flow_of(const struct packet *packet, struct flow_key
 static __always_inline bool is_learning(const struct agent *agent)
 {
 	return bpf_ktime_get_ns() >= *(volatile __u64 *)&agent->learn_from;
+}
+
+/* Whether also flows that are older than the learning were seen from both sides, if they have two. */
+static __always_inline bool has_learnt(const struct agent *agent)
+{
+	__u64 from = *(volatile __u64 *)&agent->learn_from;
+
+	return !from || bpf_ktime_get_ns() >= from + OPENING_GUESSED;
 }
 
 /* Who opened a flow. TCP knows its end; of UDP what was long ago was another flow. */
@@ -49,10 +58,17 @@ static __always_inline void open_flow(const struct flow_key *key, enum opener op
 	bpf_map_update_elem(&bpfacq_opening, key, &opening, BPF_ANY);
 }
 
+/* Whether the socket of a packet is connected to where it goes: that of what is in a tunnel's packet is not. */
+static __always_inline bool is_connected(const struct bpf_sock *sk, const struct packet *packet)
+{
+	return sk && sk->dst_port == packet->dst.port;
+}
+
 /*
  * Who opened the flow of a packet that leaves: this side, if the other was not seen
- * to. While nothing is learnt from the network that is a guess, and not kept, unless
- * the socket is connected, as those of servers are not.
+ * to. Until it would have been that is a guess, and not kept, unless the socket is
+ * connected, as those of servers are not: a server that speaks all the time would
+ * else never be asked.
  */
 static __always_inline __u32 opener_from(const struct agent *agent, const struct bpf_sock *sk,
 					 const struct packet *packet)
@@ -63,7 +79,7 @@ static __always_inline __u32 opener_from(const struct agent *agent, const struct
 	__u32 opener = opener_of(&key);
 	if (opener != OPENER_NONE)
 		return opener;
-	if (!is_learning(agent) && !(sk && sk->dst_port))
+	if (!has_learnt(agent) && !is_connected(sk, packet))
 		return OPENER_NONE;
 	open_flow(&key, OPENER_HERE);
 	return OPENER_HERE;

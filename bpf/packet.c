@@ -143,7 +143,7 @@ int bpfacq_arrive(struct __sk_buff *skb)
 	if (!uplink || !agent || !agent->packets || skb->vlan_present || !is_ip(skb) || skb->pkt_type != PACKET_HOST)
 		return TC_ACT_UNSPEC;
 	if (!parse(skb, uplink->is_l3 ? 0 : sizeof(struct ethhdr), skb->protocol == bpf_htons(ETH_P_IP), &packet) ||
-	    packet.protocol != IPPROTO_UDP || !packet.is_first)
+	    packet.protocol != IPPROTO_UDP || !packet.has_ports)
 		return TC_ACT_UNSPEC;
 	if (opens_flow(skb, agent, &packet))
 		count(COUNTER_PACKET_OPENED);

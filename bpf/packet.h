@@ -119,7 +119,7 @@ static __always_inline enum counter way_udp(struct __sk_buff *skb, const struct 
 
 	enum counter way = way_of(egress, &judgement, IPPROTO_UDP);
 	if (judgement.ruling != RULING_PASS) {
-		if (opener == OPENER_NONE)
+		if (opener != OPENER_HERE) /* an answer that comes late may be none */
 			opener = opener_from(egress->agent, sk, packet);
 		if (opener == OPENER_THERE)
 			way = COUNTER_PACKET_ANSWER;
@@ -193,12 +193,16 @@ static __always_inline enum counter way_segment(const struct egress *egress, con
 	if (!judge_recent(egress->generation, IPPROTO_TCP, &packet->dst, &judgement))
 		return COUNTER_BUG_PACKET;
 	enum counter way = way_of(egress, &judgement, IPPROTO_TCP);
-	if (is_passing(way) || (flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+	if (is_passing(way))
 		return way;
+	flow_of(packet, &key);
+	if ((flags & (TCP_SYN | TCP_ACK)) == TCP_SYN) {
+		bpf_map_delete_elem(&bpfacq_opening, &key); /* of an earlier connection of the same ends */
+		return way;
+	}
 	/* The answer to a SYN for which nobody listens has no sequence (RFC 9293, 3.10.7.1). */
 	if ((flags & (TCP_RST | TCP_ACK)) == (TCP_RST | TCP_ACK) && !packet->tcp_seq)
 		return COUNTER_PACKET_ANSWER;
-	flow_of(packet, &key);
 	if (flags & TCP_SYN) {
 		open_flow(&key, OPENER_THERE);
 		return COUNTER_PACKET_ANSWER;
@@ -213,17 +217,20 @@ static __always_inline void fragment_of(const struct packet *packet, struct frag
 	__builtin_memcpy(key->local_addr, packet->src_addr, sizeof(key->local_addr));
 	__builtin_memcpy(key->remote_addr, packet->dst.addr, sizeof(key->remote_addr));
 	key->id = packet->fragment_id;
-	key->protocol = packet->protocol;
+	key->protocol = packet->fragment_protocol;
 }
 
-/* The way of a fragment without ports: that of the first one. */
-static __always_inline enum counter way_fragment(const struct egress *egress, const struct packet *packet)
+/*
+ * The way of TCP or UDP without ports to decide by. Fragments go the way of the
+ * first one. What cannot be told must not get to where a rule may be against it.
+ */
+static __always_inline enum counter way_portless(const struct egress *egress, const struct packet *packet)
 {
 	const __be32 *word = (const __be32 *)packet->dst.addr;
 	struct fragment_key key = {};
 
 	fragment_of(packet, &key);
-	struct fragment *fragment = bpf_map_lookup_elem(&bpfacq_fragment, &key);
+	struct fragment *fragment = packet->is_first ? NULL : bpf_map_lookup_elem(&bpfacq_fragment, &key);
 	if (fragment)
 		return fragment->way;
 	if (policy_row(egress->generation % SLOTS, word[0], word[1], word[2], word[3]) >= 0)
@@ -267,8 +274,7 @@ static __always_inline enum counter way_error(struct __sk_buff *skb, const struc
 	struct judgement judgement;
 	struct flow_key key = {};
 
-	if (!offset || !parse(skb, offset, is4, packet) || !packet->is_first ||
-	    (packet->protocol != IPPROTO_TCP && packet->protocol != IPPROTO_UDP))
+	if (!offset || !parse(skb, offset, is4, packet) || !packet->has_ports)
 		return COUNTER_PACKET_OTHER;
 	struct destination remote = { .port = packet->src_port };
 	__builtin_memcpy(remote.addr, packet->src_addr, sizeof(remote.addr));
@@ -306,8 +312,14 @@ static __always_inline enum counter way_ports(struct __sk_buff *skb, const struc
 {
 	bool forwarded = !skb->sk && skb->ingress_ifindex;
 
+	if (packet->protocol == IPPROTO_UDP && sk && sk->type != SOCK_DGRAM) {
+		/* A tunnel of the host's own keeps the socket of what is in it. */
+		if (bpf_sk_storage_get(&bpfacq_exempt, sk, NULL, 0))
+			return COUNTER_PACKET_EXEMPT;
+		sk = NULL;
+	}
 	if (packet->protocol == IPPROTO_UDP)
-		return way_udp(skb, egress, sk && sk->type == SOCK_DGRAM ? sk : NULL, packet);
+		return way_udp(skb, egress, sk, packet);
 	if (sk && sk->type == SOCK_STREAM)
 		return way_connection(skb, egress, sk, packet);
 	if (skb->sk && is_neighbour(skb, egress->uplink))
@@ -329,10 +341,10 @@ static __always_inline enum counter way_out(struct __sk_buff *skb, const struct 
 		return COUNTER_PACKET_FOREIGN;
 	if (packet.protocol == (is4 ? IPPROTO_ICMP : IPPROTO_ICMPV6) && packet.is_first)
 		return way_error(skb, egress, &packet);
-	if (packet.protocol != IPPROTO_TCP && packet.protocol != IPPROTO_UDP)
+	if (packet.protocol != IPPROTO_TCP && packet.protocol != IPPROTO_UDP && (is4 || !is_extension(packet.protocol)))
 		return COUNTER_PACKET_OTHER;
-	if (!packet.is_first)
-		return way_fragment(egress, &packet);
+	if (!packet.has_ports)
+		return way_portless(egress, &packet);
 	if (sk)
 		sk = bpf_sk_fullsock(sk);
 	enum counter way = way_ports(skb, egress, sk, &packet);

@@ -21,12 +21,14 @@ struct packet {
 	struct destination dst;
 	__be16 src_port;
 	__u32 fragment_id;
-	__u32 transport; /* where its header begins */
-	__u8 protocol;	 /* of the transport */
+	__u32 transport;	/* where its header begins */
+	__u8 protocol;		/* of the transport, or of the header beyond which nothing was read */
+	__u8 fragment_protocol; /* as all fragments of a packet have it */
 	__be32 tcp_seq;
 	__u8 tcp_flags;
 	bool is_fragment;
 	bool is_first; /* of the fragments, or whole */
+	bool has_ports;
 };
 
 /* The first bytes of a transport's header, as far as they matter. */
@@ -48,11 +50,19 @@ static __always_inline bool parse_ipv4(struct __sk_buff *skb, __u32 offset, stru
 	map4(packet->src_addr, ip.saddr);
 	map4(packet->dst.addr, ip.daddr);
 	packet->protocol = ip.protocol;
+	packet->fragment_protocol = ip.protocol;
 	packet->transport = offset + ip.ihl * 4;
 	packet->fragment_id = ip.id;
 	packet->is_fragment = ip.frag_off & bpf_htons(IPV4_FRAGMENT);
 	packet->is_first = !(ip.frag_off & bpf_htons(IPV4_OFFSET));
 	return true;
+}
+
+/* Whether TCP or UDP may come after a header of IPv6. */
+static __always_inline bool is_extension(__u8 header)
+{
+	return header == IPPROTO_HOPOPTS || header == IPPROTO_ROUTING || header == IPPROTO_DSTOPTS ||
+	       header == IPPROTO_FRAGMENT;
 }
 
 static __always_inline bool parse_ipv6(struct __sk_buff *skb, __u32 offset, struct packet *packet)
@@ -75,15 +85,13 @@ static __always_inline bool parse_ipv6(struct __sk_buff *skb, __u32 offset, stru
 			__be32 id;
 		} extension;
 
-		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS &&
-		    next != IPPROTO_FRAGMENT)
+		if (!is_extension(next) || bpf_skb_load_bytes(skb, offset, &extension, sizeof(extension)))
 			break;
-		if (bpf_skb_load_bytes(skb, offset, &extension, sizeof(extension)))
-			return false;
 		if (next == IPPROTO_FRAGMENT) {
 			packet->is_fragment = true;
 			packet->is_first = !(extension.fragment & bpf_htons(IPV6_OFFSET));
 			packet->fragment_id = extension.id;
+			packet->fragment_protocol = extension.next;
 			offset += sizeof(extension);
 		} else {
 			offset += (extension.length + 1) * 8;
@@ -114,15 +122,15 @@ static __always_inline bool parse_ports(struct __sk_buff *skb, struct packet *pa
 	return true;
 }
 
-/* Whether an IP packet begins at offset. Ports are those of TCP and UDP, of a first fragment. */
+/* Whether an IP packet begins at offset. Ports are those of TCP and UDP, of a first fragment that holds them. */
 static __always_inline bool parse(struct __sk_buff *skb, __u32 offset, bool is4, struct packet *packet)
 {
 	__builtin_memset(packet, 0, sizeof(*packet));
 	if (is4 ? !parse_ipv4(skb, offset, packet) : !parse_ipv6(skb, offset, packet))
 		return false;
-	if (!packet->is_first || (packet->protocol != IPPROTO_TCP && packet->protocol != IPPROTO_UDP))
-		return true;
-	return parse_ports(skb, packet);
+	if (packet->is_first && (packet->protocol == IPPROTO_TCP || packet->protocol == IPPROTO_UDP))
+		packet->has_ports = parse_ports(skb, packet);
+	return true;
 }
 
 #endif
