@@ -231,6 +231,8 @@ static __always_inline bool received(struct bpf_sock_addr *ctx, struct destinati
 		return false;
 	if (peer_told(sk, dst))
 		return true;
+	if (agent->packets && !is_lease_fresh(agent))
+		tag_server(sk);
 	query_arrive(ctx, sk, agent, dst);
 	return false;
 }

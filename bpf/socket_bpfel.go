@@ -359,7 +359,8 @@ type SocketTag struct {
 	SourcePort uint16
 	Opener     uint8
 	IsForeign  uint8
-	Pad        [2]uint8
+	IsServer   uint8
+	Pad        uint8
 }
 
 type SocketUplink struct {

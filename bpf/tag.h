@@ -53,7 +53,8 @@ struct tag {
 	__be16 source_port; /* under which bpfacq_source has the socket, 0 is none */
 	__u8 opener;	    /* enum opener, of the flow to that destination */
 	__u8 is_foreign;    /* of another network namespace than the agent's */
-	__u8 _pad[2];
+	__u8 is_server;	    /* has received what it may answer, while no agent was alive */
+	__u8 _pad;
 };
 
 struct {
@@ -151,19 +152,31 @@ struct {
 	__type(value, struct source);
 } bpfacq_source SEC(".maps");
 
-/* Tells the packet path who owns a socket. Once: the first task is the one that counts. */
-static __always_inline void tag_owner(struct bpf_sock *sk)
+/* Tells the packet path who owns a socket. Once: the first task is the one that counts. The tag, or NULL. */
+static __always_inline const struct tag *tag_owner(struct bpf_sock *sk)
 {
 	struct tag *tag = bpf_sk_storage_get(&bpfacq_tag, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 
 	if (!tag) {
 		count(COUNTER_BUG_TAG_STORAGE);
-		return;
+		return NULL;
 	}
-	if (tag->pid)
-		return;
-	tag->uid = bpf_get_current_uid_gid();
-	tag->pid = bpf_get_current_pid_tgid() >> 32;
+	if (!tag->pid) {
+		tag->uid = bpf_get_current_uid_gid();
+		tag->pid = bpf_get_current_pid_tgid() >> 32;
+	}
+	return tag;
+}
+
+/* A socket may be a server's. What it answers the egress of the uplink knows, and the hooks do not. */
+static __always_inline void tag_server(struct bpf_sock *sk)
+{
+	struct tag *tag = bpf_sk_storage_get(&bpfacq_tag, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (tag)
+		tag->is_server = true;
+	else
+		count(COUNTER_BUG_TAG_STORAGE);
 }
 
 /*

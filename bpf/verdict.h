@@ -229,10 +229,11 @@ static __always_inline enum verdict connect_tcp(struct bpf_sock_addr *ctx, struc
 /*
  * UDP that goes neither to port 53 nor to a synthetic address. The packet path
  * decides about it, and is told whose it is. While no agent is alive, what it would
- * drop is refused here, where the application hears of it.
+ * drop is refused here, where the application hears of it, but for what may be an
+ * answer of a server.
  */
 static __always_inline enum verdict send_packets(struct bpf_sock_addr *ctx, struct destination *dst,
-						 const struct agent *agent)
+						 const struct agent *agent, bool connects)
 {
 	struct bpf_sock *sk = ctx->sk;
 
@@ -242,8 +243,8 @@ static __always_inline enum verdict send_packets(struct bpf_sock_addr *ctx, stru
 		tag_foreign(sk);
 		return VERDICT_PASS;
 	}
-	tag_owner(sk);
-	if (is_lease_fresh(agent))
+	const struct tag *tag = tag_owner(sk);
+	if (is_lease_fresh(agent) || (!connects && tag && tag->is_server))
 		return VERDICT_PASS;
 	const struct entry *entry = policy_match(policy_generation() % SLOTS, IPPROTO_UDP, dst).entry;
 	if (entry && entry->action == ACTION_TUNNEL && entry->hardening != HARDENING_BYPASS)
@@ -265,7 +266,7 @@ static __always_inline enum verdict send_udp(struct bpf_sock_addr *ctx, struct d
 	if (!sk)
 		return VERDICT_PASS;
 	if (!query && !pooled)
-		return agent->packets ? send_packets(ctx, dst, agent) : VERDICT_PASS;
+		return agent->packets ? send_packets(ctx, dst, agent, connects) : VERDICT_PASS;
 	enum verdict verdict = exempt(ctx, agent);
 	if (verdict != VERDICT_NONE)
 		return verdict;

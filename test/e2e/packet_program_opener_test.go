@@ -91,3 +91,39 @@ func TestWhatWasAnAnswerIsNoneForever(t *testing.T) {
 	}
 	p.wantWays(t, before, "packet_acquire")
 }
+
+// Without an agent the hooks refuse what the uplink would drop; what a server
+// answers it would not.
+func TestServersAnswerWithoutAnAgent(t *testing.T) {
+	p := newProgramBed(t, loader.Options{})
+	p.setLease(t, -time.Second)
+	const asker, server = "192.168.12.200:5400", ownAddr4 + ":5401"
+	if got := p.exchange(t, "udp4", "send="+asker)[0]; got != p.refusal() {
+		t.Errorf("who was not asked sends: %q", got)
+	}
+	conn, err := p.wire.ListenPacket(t.Context(), "udp4", asker)
+	if err != nil {
+		t.Fatal(err)
+	}
+	finished := make(chan struct{})
+	go func() {
+		defer close(finished)
+		again := time.NewTicker(20 * time.Millisecond)
+		defer again.Stop()
+		for range again.C { // until the server is there, and the socket here is closed
+			if _, err := conn.WriteTo([]byte("question"), net.UDPAddrFromAddrPort(netip.MustParseAddrPort(server))); err != nil {
+				return
+			}
+		}
+	}()
+	defer func() { conn.Close(); <-finished }()
+	got := p.exchange(t, "udp4,source="+server, "read", "send="+asker)
+	if got[0] != asker+" says question" || got[1] != "sent" {
+		t.Fatalf("a server: %q", got)
+	}
+	conn.SetDeadline(time.Now().Add(ioTimeout))
+	buf := make([]byte, 64)
+	if n, from, err := conn.ReadFrom(buf); err != nil || string(buf[:n]) != "question" || from.String() != server {
+		t.Errorf("its client hears %q of %v, %v", buf[:n], from, err)
+	}
+}
