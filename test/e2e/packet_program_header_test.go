@@ -153,9 +153,15 @@ func TestTunnelsOfTheHostAreJudgedByThemselves(t *testing.T) {
 	if err := handle.LinkAdd(device); err != nil {
 		t.Fatal(err)
 	}
+	p.tune(t, "ipv6/conf/vx0/disable_ipv6", "1") // else it solicits routers
 	if err := handle.LinkSetUp(device); err != nil {
 		t.Fatal(err)
 	}
+	deaf, err := p.ns.ListenPacket(t.Context(), "udp4", ":4999") // where answers come, which are no VXLAN
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer deaf.Close()
 	if err := p.ns.AddAddr("vx0", netip.MustParsePrefix("10.77.0.1/24")); err != nil {
 		t.Fatal(err)
 	}
