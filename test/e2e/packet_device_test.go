@@ -168,6 +168,8 @@ func (s *packetSite) joinTuns(t *testing.T) {
 func (s *packetSite) joinWireGuards(t *testing.T) {
 	t.Helper()
 	near, far := wireGuardKey(t), wireGuardKey(t)
+	// A router that has no room for a datagram of IPv6 loses it, and says so.
+	s.setMTU(t, wireGuardMTU, "ct0")
 	s.openWireGuard(t, s.host, "up0", near, far.PublicKey(), farPort)
 	s.openWireGuard(t, s.wire, "host0", far, near.PublicKey(), nearPort)
 	s.dressBoth(t)
@@ -209,8 +211,10 @@ func (s *packetSite) openWireGuard(t *testing.T, ns *netns.Namespace, name strin
 	s.goesAtTheEnd(t, ns, name)
 }
 
-// wireGuardPort is where both ends receive.
-const wireGuardPort = 51820
+const (
+	wireGuardPort = 51820 // where both ends receive
+	wireGuardMTU  = 1420  // the kernel's choice
+)
 
 // wireGuardPeer is the attribute of the one peer, for all addresses of both families.
 func wireGuardPeer(key *ecdh.PublicKey, at string) *nl.RtAttr {

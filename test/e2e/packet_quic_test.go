@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -84,6 +85,26 @@ func (s *packetSite) serveHTTP3(t *testing.T, addr string) {
 	})
 }
 
+// checkCurl has curl get a URL by HTTP/3, which only recent builds of it speak.
+func (s *packetSite) checkCurl(t *testing.T, from place, url string, size int) {
+	t.Helper()
+	curl := testutil.Program(t, "curl")
+	built, err := testutil.Output(t, s.host, "", testutil.Command(t, curl, "--version"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(built, " HTTP3") {
+		t.Log("this curl has no HTTP/3")
+		return
+	}
+	cmd := testutil.Command(t, curl, "--http3-only", "--silent", "--show-error", "--max-time", "60", "--noproxy", "*",
+		"--cacert", s.files.Roots, "--output", "/dev/null", "--write-out", "HTTP/%{http_version} %{http_code} with %{size_download} bytes", url)
+	got, err := testutil.Output(t, from.namespace, s.cgroup, cmd)
+	if want := fmt.Sprintf("HTTP/3 200 with %d bytes", size); got != want || err != nil {
+		t.Errorf("curl, %s of the %s: got %q, %v, want %q", url, from.name, got, err, want)
+	}
+}
+
 func (s *packetSite) checkQUIC(t *testing.T) {
 	const host4, host6 = "192.168.11.44", "2001:db8:11::44"
 	s.serveHTTP3(t, host4)
@@ -101,6 +122,7 @@ func (s *packetSite) checkQUIC(t *testing.T) {
 				t.Errorf("%s of the %s: got %q, want %q", url, from.name, got, want)
 			}
 			t.Logf("%s of the %s: %d bytes in %v", url, from.name, size, time.Since(begun))
+			s.checkCurl(t, from, url, size)
 		}
 	}
 }
