@@ -224,7 +224,7 @@ func (b *uplinkBed) killed(t *testing.T, stride int, old func(), judge func(step
 	t.Helper()
 	way := map[bool]string{true: "filters", false: "links"}[b.filters]
 	namespace := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), b.ns.Fd())
-	step := 1
+	step := firstStep()
 	for ended := false; !ended; step += stride {
 		old()
 		ended = runUntil(t, step, "attach", b.cgroup, b.pins, strconv.Itoa(b.device), way, namespace)
