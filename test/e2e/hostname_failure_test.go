@@ -70,7 +70,7 @@ func TestNamesKeepTheirAddressesThroughCrashes(t *testing.T) {
 	const rounds = 2
 	some := 300
 	if testing.Short() {
-		some = 60
+		some = 24
 	}
 	names := make([]string, rounds*some)
 	for i := range names {
