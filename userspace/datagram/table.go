@@ -14,8 +14,11 @@ const (
 	// take its room, in nanoseconds.
 	evictable = int64(5 * time.Second)
 
-	// evictions is how many flows make room at once: to find them all are looked at.
-	evictions = 64
+	// evictions is how many flows make room at once, or an evictShare of the limit
+	// if that is more: to find them all are looked at, which must not happen often
+	// when somebody asks the whole network.
+	evictions  = 64
+	evictShare = 64
 
 	// fullPause is how long it is not looked for room again after there was none, in
 	// nanoseconds.
@@ -115,7 +118,7 @@ func (t *table) evict(now int64, newcomer netip.Addr) []*carried {
 		return nil
 	}
 	slices.SortFunc(victims, func(a, b *carried) int { return cmp.Compare(a.used.Load(), b.used.Load()) })
-	victims = victims[:min(len(victims), evictions)]
+	victims = victims[:min(len(victims), max(evictions, t.limits.Flows/evictShare))]
 	for _, f := range victims {
 		t.forget(f)
 	}

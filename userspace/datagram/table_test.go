@@ -51,6 +51,17 @@ func TestRoomIsMadeByTheLongestIdleOfWhoHasMost(t *testing.T) {
 	}
 }
 
+func TestLargeTableSeldomLooksForRoom(t *testing.T) {
+	const limit = 1 << 14
+	table := newTable(Limits{Flows: limit})
+	for i := range limit {
+		put(t, table, keyOf(1, i), 0)
+	}
+	if evicted := put(t, table, keyOf(1, limit), evictable); len(evicted) != limit/evictShare {
+		t.Errorf("%d flows made room, want %d", len(evicted), limit/evictShare)
+	}
+}
+
 func TestLiveFlowsNeverMakeRoom(t *testing.T) {
 	table := newTable(Limits{Flows: 2})
 	put(t, table, keyOf(1, 0), 0)
