@@ -99,9 +99,10 @@ func (o *outlet) receive(ctx context.Context) (err error) {
 		return err
 	}
 	o.serving.Go(func() { o.listener.Serve(o.ctx, o.carry) })
+	log := a.log.With(slog.String("uplink", o.uplink.Name)) // follow changes o.uplink
 	o.serving.Go(func() {
 		if err := o.datagrams.Serve(o.ctx); err != nil && o.ctx.Err() == nil {
-			a.log.Error("relay datagrams", slog.String("uplink", o.uplink.Name), slog.Any("error", err))
+			log.Error("relay datagrams", slog.Any("error", err))
 		}
 	})
 	return nil
