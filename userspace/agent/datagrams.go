@@ -149,8 +149,8 @@ func (h *heldDatagrams) open(ctx context.Context, rec flow.Record, l lead) (rout
 		if err != nil {
 			return route, err
 		}
-		h.Datagrams = directDatagrams{conn.(*net.UDPConn)}
-		return route, nil
+		h.Datagrams, err = newDirectDatagrams(conn.(*net.UDPConn))
+		return route, err
 	}
 	rec.OrigDst = l.to
 	to, route, authority, err := a.toward(rec)

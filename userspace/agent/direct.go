@@ -6,6 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/bpfacq/bpfacq/userspace/flow"
 	"github.com/bpfacq/bpfacq/userspace/relay"
@@ -55,21 +59,35 @@ func (s directStream) Close() error {
 
 // directDatagrams are those to the original address of a name. They implement
 // datagram.Datagrams.
-type directDatagrams struct{ conn *net.UDPConn }
-
-// Send implements datagram.Datagrams. What the network refuses is lost, as datagrams
-// are: the next one tells.
-func (d directDatagrams) Send(batch [][]byte) error {
-	for _, payload := range batch {
-		if _, err := d.conn.Write(payload); errors.Is(err, net.ErrClosed) {
-			return err
-		}
-	}
-	return nil
+type directDatagrams struct {
+	conn    *net.UDPConn
+	raw     syscall.RawConn
+	dropped atomic.Uint64
 }
 
+func newDirectDatagrams(conn *net.UDPConn) (*directDatagrams, error) {
+	raw, err := conn.SyscallConn()
+	return &directDatagrams{conn: conn, raw: raw}, err
+}
+
+// Send implements datagram.Datagrams. It does not wait for a device that takes no
+// more. What the network refuses is lost, as datagrams are: the next one tells.
+func (d *directDatagrams) Send(batch [][]byte) error {
+	return d.raw.Write(func(fd uintptr) bool {
+		for _, payload := range batch {
+			if _, err := unix.Write(int(fd), payload); err != nil {
+				d.dropped.Add(1)
+			}
+		}
+		return true
+	})
+}
+
+// Dropped implements datagram.Datagrams.
+func (d *directDatagrams) Dropped() uint64 { return d.dropped.Load() }
+
 // Receive implements datagram.Datagrams.
-func (d directDatagrams) Receive(deliver func(batch [][]byte)) error {
+func (d *directDatagrams) Receive(deliver func(batch [][]byte)) error {
 	buffer := make([]byte, maxDatagram)
 	batch := make([][]byte, 1)
 	for {
@@ -83,4 +101,4 @@ func (d directDatagrams) Receive(deliver func(batch [][]byte)) error {
 }
 
 // Close implements datagram.Datagrams.
-func (d directDatagrams) Close() error { return d.conn.Close() }
+func (d *directDatagrams) Close() error { return d.conn.Close() }

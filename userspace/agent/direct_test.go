@@ -3,8 +3,11 @@ package agent
 import (
 	"errors"
 	"net"
+	"os"
 	"slices"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestDirectDatagramsGoBothWaysUntilClose(t *testing.T) {
@@ -17,7 +20,10 @@ func TestDirectDatagramsGoBothWaysUntilClose(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := directDatagrams{conn}
+	d, err := newDirectDatagrams(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := d.Send([][]byte{[]byte("one"), {}, []byte("two")}); err != nil {
 		t.Fatal(err)
 	}
@@ -51,5 +57,25 @@ func TestDirectDatagramsGoBothWaysUntilClose(t *testing.T) {
 	}
 	if err := d.Send([][]byte{[]byte("late")}); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Send after Close: %v, want ErrClosed", err)
+	}
+}
+
+func TestDirectDatagramsDoNotWaitForRoom(t *testing.T) {
+	// Of two sockets of which one reads nothing, the other one's room ends.
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	full, silent := os.NewFile(uintptr(pair[0]), "full"), os.NewFile(uintptr(pair[1]), "silent")
+	defer full.Close()
+	defer silent.Close()
+	raw, err := full.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &directDatagrams{raw: raw}
+	batch := slices.Repeat([][]byte{make([]byte, 1000)}, 10_000)
+	if err := d.Send(batch); err != nil || d.Dropped() == 0 || d.Dropped() == uint64(len(batch)) {
+		t.Errorf("%d of %d are dropped, error %v; want some", d.Dropped(), len(batch), err)
 	}
 }

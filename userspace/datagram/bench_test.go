@@ -40,6 +40,8 @@ func (m *mirror) Send(batch [][]byte) error {
 	return nil
 }
 
+func (m *mirror) Dropped() uint64 { return 0 }
+
 func (m *mirror) Receive(deliver func([][]byte)) error {
 	m.deliver <- deliver
 	<-m.closed

@@ -40,9 +40,10 @@ type carried struct {
 	live   *flow.Live
 	cancel context.CancelFunc
 
-	used    atomic.Int64 // when it last carried a datagram, by the relay's time
-	answers atomic.Int32 // up to streamAnswers
-	spent   atomic.Bool  // no edge took it
+	used    atomic.Int64  // when it last carried a datagram, by the relay's time
+	answers atomic.Int32  // up to streamAnswers
+	spent   atomic.Bool   // no edge took it
+	tallied atomic.Uint64 // what has been counted of what its Datagrams dropped
 
 	mu        sync.Mutex
 	datagrams Datagrams // nil until the edge has answered
@@ -116,6 +117,7 @@ func (f *carried) open(datagrams Datagrams) bool {
 	if len(f.queue) > 0 {
 		// The error is Receive's, too.
 		_ = datagrams.Send(f.queue)
+		f.tally(datagrams)
 	}
 	f.forget()
 	return true
@@ -171,6 +173,18 @@ func (f *carried) send(batch [][]byte) {
 	if datagrams != nil {
 		// The error is Receive's, too.
 		_ = datagrams.Send(batch)
+		f.tally(datagrams)
+	}
+}
+
+// tally counts what has been dropped since the last time.
+func (f *carried) tally(datagrams Datagrams) {
+	dropped := datagrams.Dropped()
+	for before := f.tallied.Load(); dropped > before; before = f.tallied.Load() {
+		if f.tallied.CompareAndSwap(before, dropped) {
+			f.relay.dropped.Add(dropped - before)
+			return
+		}
 	}
 }
 
@@ -247,6 +261,7 @@ func (f *carried) end(cause error) {
 	f.cancel()
 	if datagrams != nil {
 		datagrams.Close()
+		f.tally(datagrams)
 	}
 }
 

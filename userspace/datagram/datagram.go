@@ -38,8 +38,11 @@ const maxWorkers = 8
 // Datagrams is what carries one flow to its edge.
 type Datagrams interface {
 	// Send takes whole UDP payloads, and keeps none of them. It drops what there
-	// is no room for. An error says that the flow is over.
+	// is no room for, and never waits. An error says that the flow is over.
 	Send(batch [][]byte) error
+
+	// Dropped is how many datagrams there was no room for so far, either way.
+	Dropped() uint64
 
 	// Receive hands out what arrives until the flow is over; io.EOF says that it
 	// ended in order. A batch is valid while deliver runs.

@@ -41,6 +41,7 @@ type edge struct {
 	answers chan struct{} // if not nil, is waited for by each dial
 	refuse  error         // of each dial
 	end     error         // of each flow, at its first datagram
+	full    bool          // each flow drops all
 }
 
 func (e *edge) Dial(ctx context.Context, rec flow.Record) (datagram.Datagrams, flow.Route, error) {
@@ -58,7 +59,7 @@ func (e *edge) Dial(ctx context.Context, rec flow.Record) (datagram.Datagrams, f
 		return nil, route, e.refuse
 	}
 	route.Status = 200
-	return &loop{batches: make(chan [][]byte, 1024), closed: make(chan struct{}), end: e.end}, route, nil
+	return &loop{batches: make(chan [][]byte, 1024), closed: make(chan struct{}), end: e.end, full: e.full}, route, nil
 }
 
 // loop is a flow of an edge.
@@ -67,9 +68,15 @@ type loop struct {
 	closed  chan struct{}
 	once    sync.Once
 	end     error
+	full    bool
+	dropped atomic.Uint64
 }
 
 func (l *loop) Send(batch [][]byte) error {
+	if l.full {
+		l.dropped.Add(uint64(len(batch)))
+		return nil
+	}
 	kept := make([][]byte, len(batch))
 	for i, p := range batch {
 		kept[i] = bytes.Clone(p)
@@ -80,6 +87,8 @@ func (l *loop) Send(batch [][]byte) error {
 	}
 	return nil
 }
+
+func (l *loop) Dropped() uint64 { return l.dropped.Load() }
 
 func (l *loop) Receive(deliver func([][]byte)) error {
 	for {
@@ -379,6 +388,25 @@ func TestWhatWaitsIsBounded(t *testing.T) {
 	if s := b.relay.Stats(); s.Dropped != count-8 {
 		t.Errorf("dropped %d, want %d", s.Dropped, count-8)
 	}
+}
+
+func TestWhatTheTunnelDropsIsCounted(t *testing.T) {
+	e := &edge{answers: make(chan struct{}), full: true}
+	b := newBed(t, e, datagram.Limits{})
+	conn := b.socket(t, "udp4")
+	send := func() {
+		if _, err := conn.WriteToUDPAddrPort([]byte("x"), b.to(far4)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send() // and waits for the edge
+	await(t, "datagram", func() bool { return b.flows.Totals().DatagramsSent == 1 })
+	close(e.answers)
+	await(t, "count of what waited", func() bool { return b.relay.Stats().Dropped == 1 })
+	for range 9 {
+		send()
+	}
+	await(t, "count of the rest", func() bool { return b.relay.Stats().Dropped == 10 })
 }
 
 func TestRefusedFlowIsNotAskedForAgainAtOnce(t *testing.T) {
