@@ -26,10 +26,12 @@ type whereabouts struct {
 	external   bool   // another relay carries what the socket path acquires
 	device     string // that the flow leaves by; empty: there is no route
 	uplink     bool   // packets are acquired there
+	broken     bool   // they should be, and cannot
 
 	// refused says that the channel's edges carry no datagrams.
 	refused   bool
-	hardening maps.Hardening
+	rejects   bool           // a rule rejects QUIC to an ordinary address
+	hardening maps.Hardening // of what is no TCP of the host
 }
 
 // Path implements control.Agent.
@@ -97,12 +99,16 @@ func (a *Agent) whereTo(w *whereabouts, to netip.AddrPort) error {
 		return err
 	}
 	w.device = out.Name
-	w.uplink = slices.ContainsFunc(uplinks, func(u maps.Uplink) bool { return u.Index == out.Index && u.Pair != 0 })
-	if !w.udp {
-		return nil
+	if i := slices.IndexFunc(uplinks, func(u maps.Uplink) bool { return u.Index == out.Index }); i >= 0 {
+		w.uplink, w.broken = uplinks[i].Pair != 0, uplinks[i].Pair == 0
 	}
-	match, err := a.datapath.Maps.Match(maps.UDP, to)
+	protocol := maps.TCP
+	if w.udp {
+		protocol = maps.UDP
+	}
+	match, err := a.datapath.Maps.Match(protocol, to)
 	w.refused, w.hardening = match.Datagrams == maps.DatagramsRefused, match.Entry.Hardening
+	w.rejects = match.Entry.Action == maps.ActionReject && !match.Name.Addr.IsValid()
 	return err
 }
 
@@ -118,8 +124,15 @@ func (w *whereabouts) path() control.Path {
 		return control.Path{Way: control.WaySocket, Why: w.whySocket()}
 	}
 	path := control.Path{Way: control.WayDirect, Why: w.whyDirect(), Device: w.device}
+	hurt := w.device + ` has no enclave at present, see "bpfacq status", and the rule's hardening is `
 	switch {
 	case path.Why != "":
+	case w.broken && w.rejects:
+		path.Why = w.device + ` has no enclave at present, see "bpfacq status": nobody answers there`
+	case w.broken && w.hardening == maps.HardeningBlock:
+		path.Way, path.Why = control.WayNone, hurt+"block"
+	case w.broken:
+		path.Why = hurt + "bypass"
 	case w.verdict == refused:
 		path.Way, path.Why = control.WayNone, "its packets are answered as if nobody listened, where they leave by "+w.device
 	case w.udp && w.refused && w.hardening == maps.HardeningBlock:
@@ -142,6 +155,8 @@ func (w *whereabouts) whySocket() string {
 		return "connect() leads to the external listener"
 	case w.uplink:
 		return why + "; of a socket that is bound to a device or an address, packets are acquired where they leave by " + w.device
+	case w.broken:
+		return why + "; of a socket that is bound to a device or an address, the rule's hardening decides, as " + w.device + " has no enclave at present"
 	}
 	return why + "; a socket that is bound to a device or an address goes direct"
 }
@@ -161,7 +176,7 @@ func (w *whereabouts) whyDirect() string {
 		return what + ` is not acquired: packet.containers is "off"`
 	case w.device == "":
 		return "the host has no route there"
-	case !w.uplink:
+	case !w.uplink && !w.broken:
 		return "the host sends it out by " + w.device + ", which is no uplink"
 	}
 	return ""

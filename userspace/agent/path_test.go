@@ -29,6 +29,14 @@ func TestPathOfAFlowIsTold(t *testing.T) {
 		{"UDP by another device", func(w *whereabouts) { w.udp, w.device, w.uplink = true, "wg0", false }, control.WayDirect, "wg0, which is no uplink"},
 		{"UDP that no edge carries, Block", func(w *whereabouts) { w.udp, w.refused, w.hardening = true, true, maps.HardeningBlock }, control.WayNone, "hardening is block"},
 		{"UDP that no edge carries, Bypass", func(w *whereabouts) { w.udp, w.refused, w.hardening = true, true, maps.HardeningBypass }, control.WayDirect, "hardening is bypass"},
+		{"UDP by an uplink without an enclave, Block", func(w *whereabouts) { w.udp, w.uplink, w.broken, w.hardening = true, false, true, maps.HardeningBlock }, control.WayNone, "no enclave at present"},
+		{"TCP of a container by an uplink without an enclave, Bypass", func(w *whereabouts) {
+			w.foreign, w.uplink, w.broken, w.hardening = true, false, true, maps.HardeningBypass
+		}, control.WayDirect, "hardening is bypass"},
+		{"QUIC that is rejected by an uplink without an enclave", func(w *whereabouts) {
+			w.udp, w.verdict, w.uplink, w.broken, w.rejects, w.hardening = true, "block", false, true, true, maps.HardeningBlock
+		}, control.WayDirect, "nobody answers there"},
+		{"TCP by an uplink without an enclave", func(w *whereabouts) { w.uplink, w.broken = false, true }, control.WaySocket, "hardening decides"},
 		{"TCP of a container", func(w *whereabouts) { w.foreign = true }, control.WayPacket, "the host forwards it"},
 		{"refused TCP of a container", func(w *whereabouts) { w.foreign, w.verdict = true, "block" }, control.WayNone, "as if nobody listened"},
 		{"containers off", func(w *whereabouts) { w.foreign, w.containers = true, false }, control.WayDirect, `packet.containers is "off"`},
