@@ -99,11 +99,13 @@ func (p *packets) prefixes() []netip.Prefix {
 	return p.prefix.all
 }
 
-// run follows the uplinks until ctx is done.
+// run follows the uplinks until ctx is done, or that is not possible any more.
 func (p *packets) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
 	var judging sync.WaitGroup
 	judging.Go(func() { p.judge(ctx) })
 	defer judging.Wait()
+	defer cancel()
 	return p.watcher.Run(ctx, func(current []uplink.Uplink) { p.follow(ctx, current) })
 }
 
