@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -135,4 +136,15 @@ func TestManyChangesMakeFewLooks(t *testing.T) {
 	if links, err := b.handle.LinkList(); err != nil || len(links) != 5 {
 		t.Errorf("devices left: %d, %v", len(links), err)
 	}
+}
+
+func TestLookThatFailedIsRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &Watcher{changed: make(chan struct{}, 1)}
+		began := time.Now()
+		w.rest(t.Context(), pause, true)
+		if took := time.Since(began); took != pause+retry {
+			t.Errorf("looks again after %v, want %v", took, pause+retry)
+		}
+	})
 }

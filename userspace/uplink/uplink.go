@@ -32,6 +32,9 @@ const (
 	// a carrier, it stays, for when it is back its packets are not to go before the enclave is.
 	linger = 15 * time.Second
 
+	// retry is how long after a look that failed another one is made.
+	retry = 5 * time.Second
+
 	// dumps is how often a list is asked for that changes while it is read.
 	dumps = 5
 )
@@ -124,7 +127,7 @@ func (w *Watcher) Run(ctx context.Context, deliver func([]Uplink)) error {
 		} else {
 			deliver(current)
 		}
-		w.rest(ctx, max(pause, share*took))
+		w.rest(ctx, max(pause, share*took), err != nil)
 	}
 	cancel()
 	listening.Wait()
@@ -142,7 +145,8 @@ func (w *Watcher) listen(ctx context.Context) error {
 }
 
 // rest returns when there is something to look at, after a time at the earliest.
-func (w *Watcher) rest(ctx context.Context, least time.Duration) {
+// After a look that failed there is soon, whatever changes.
+func (w *Watcher) rest(ctx context.Context, least time.Duration, failed bool) {
 	select {
 	case <-ctx.Done():
 		return
@@ -153,9 +157,14 @@ func (w *Watcher) rest(ctx context.Context, least time.Duration) {
 	if len(ends) > 0 {
 		over = time.After(max(time.Until(slices.MinFunc(ends, time.Time.Compare)), 0))
 	}
+	var again <-chan time.Time
+	if failed {
+		again = time.After(retry)
+	}
 	select {
 	case <-ctx.Done():
 	case <-w.changed:
 	case <-over:
+	case <-again:
 	}
 }
