@@ -27,9 +27,12 @@ const (
 	maxFile       = 4 << 20 // bytes of a file that is read
 
 	// fresh is how long what was read of the host is taken for true, and soon how
-	// long at least lies between two looks for what was not found.
+	// long at least lies between two looks for what was not found: share times what
+	// a look takes if that is more, for on a host with many processes that is long,
+	// and some addresses are never found.
 	fresh = 30 * time.Second
 	soon  = 2 * time.Second
+	share = 50
 )
 
 // Options say where a host keeps what is read. The zero value is where hosts do.
@@ -62,6 +65,7 @@ type Register struct {
 	mu     sync.Mutex
 	places []place
 	looked time.Time
+	took   time.Duration // by the last look
 }
 
 // place is a network namespace other than the host's own.
@@ -124,10 +128,10 @@ func (r *Register) Namespace(inode uint64) string {
 func (r *Register) find(matches func(place) bool) (found []place) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	age := time.Since(r.looked)
-	if r.looked.IsZero() || age > fresh {
+	age, rest := time.Since(r.looked), share*r.took
+	if r.looked.IsZero() || age > max(fresh, rest) {
 		r.look()
-	} else if age > soon && !slices.ContainsFunc(r.places, matches) {
+	} else if age > max(soon, rest) && !slices.ContainsFunc(r.places, matches) {
 		r.look()
 	}
 	for _, p := range r.places {
@@ -139,8 +143,10 @@ func (r *Register) find(matches func(place) bool) (found []place) {
 }
 
 func (r *Register) look() {
+	began := time.Now()
 	r.places = r.opts.scan()
 	r.looked = time.Now()
+	r.took = r.looked.Sub(began)
 }
 
 // pending is how many flows may wait to be named.

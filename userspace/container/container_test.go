@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/bpfacq/bpfacq/userspace/flow"
 )
@@ -158,7 +159,11 @@ func TestContainerThatStartsLaterIsFound(t *testing.T) {
 	if found := r.find(holds); len(found) != 0 {
 		t.Errorf("found %+v at once: every flow would read all of /proc", found)
 	}
-	r.looked = r.looked.Add(-soon)
+	r.looked, r.took = r.looked.Add(-soon), time.Hour
+	if found := r.find(holds); len(found) != 0 {
+		t.Errorf("found %+v by a look that takes long: flows from nowhere would have it made without end", found)
+	}
+	r.took = 0
 	if found := r.find(holds); len(found) != 1 {
 		t.Errorf("found %+v after a while, want it", found)
 	}
