@@ -105,6 +105,10 @@ func (p *programBed) checkDatagramsFollowThePolicyInForce(t *testing.T) {
 // A socket that sends to many must never take the decision about one for
 // another.
 func (p *programBed) checkOneSocketSendsEachDatagramItsOwnWay(t *testing.T) {
+	datagrams := 500
+	if testing.Short() {
+		datagrams = 100
+	}
 	for _, ns := range []*netns.Namespace{p.ns, p.box} {
 		conn, err := ns.ListenPacket(t.Context(), "udp4", ":0")
 		if err != nil {
@@ -113,7 +117,7 @@ func (p *programBed) checkOneSocketSendsEachDatagramItsOwnWay(t *testing.T) {
 		defer conn.Close()
 		conn.SetDeadline(time.Now().Add(ioTimeout))
 		before := p.counters(t, nil)
-		for i := range 500 {
+		for i := range datagrams {
 			want, to := "direct 1", fmt.Sprintf("192.168.13.%d:5000", i%250+1)
 			if i%2 == 0 {
 				to = fmt.Sprintf("192.168.11.%d:5000", i%250+1)
