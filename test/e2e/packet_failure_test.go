@@ -46,11 +46,14 @@ func TestKilledAgentBreaksItsFlowsAtOnceAndBlocksNothingElse(t *testing.T) {
 	p.want(t, echoed(open, 10), "echo", "open", open, 10)
 	p.want(t, echoed(closed, 10), "echo", "closed", closed, 10)
 
+	killed := time.Now()
 	kill(t, s.agent)
 	for _, heard := range flows {
 		await(t, "the end of a live flow", func() bool { return heard.count("ECONNRESET") == 1 })
 	}
+	ended := time.Since(killed)
 	await(t, "the end of the pair", func() bool { return s.pairs(t) == 0 })
+	t.Logf("the flows ended in %v, and the pair of devices in %v", ended, time.Since(killed))
 	direct := at(edgeAddr, classPort)
 	p.want(t, echoed(direct, 10), "echo", "direct", direct, 10)
 
