@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -32,8 +33,8 @@ const (
 	quicPatience = 6 * time.Second
 
 	// streamPatience is how long an edge may let a flow wait whose streams are
-	// all in use.
-	streamPatience = 5 * time.Second
+	// all in use, before it goes to another connection.
+	streamPatience = time.Second
 
 	// outboxSize is how many datagrams may wait for a connection to take them.
 	outboxSize = 512
@@ -47,6 +48,8 @@ type h3Conn struct {
 	quic      *quic.Conn
 	client    *http3.ClientConn
 	load      atomic.Int32 // flows
+	limit     atomic.Int32 // of load, as the edge has let us find out; 0 after GOAWAY
+	silent    atomic.Bool  // ended for want of packets
 	ended     atomic.Bool
 	outbox    chan outgoing
 }
@@ -102,6 +105,7 @@ func (d *h3Dialer) open(ctx context.Context, place string, p *h3Pool) (*h3Conn, 
 		transport: &quic.Transport{Conn: socket},
 		outbox:    make(chan outgoing, outboxSize),
 	}
+	c.limit.Store(math.MaxInt32)
 	if err := d.shake(ctx, c, edge); err != nil {
 		c.transport.Close()
 		socket.Close()
@@ -174,8 +178,11 @@ func isSilence(cause error) bool {
 	return idle || errors.Is(cause, errSilent)
 }
 
-// closing reports whether c takes no new flows.
+// closing reports whether c is over, or about to be.
 func (c *h3Conn) closing() bool { return c.ended.Load() || c.quic.Context().Err() != nil }
+
+// takes reports whether c has room for one more flow.
+func (c *h3Conn) takes() bool { return !c.closing() && c.load.Load() < c.limit.Load() }
 
 // end ends the connection, and so all its flows; attend releases it then.
 func (c *h3Conn) end(cause error) {
@@ -188,7 +195,7 @@ func (c *h3Conn) end(cause error) {
 // attend sends datagrams until the connection ends, then releases it. A connection
 // that has had no flow for a while, it ends.
 func (c *h3Conn) attend() {
-	idle := time.NewTicker(quicIdle)
+	idle := time.NewTicker(c.pool.idle)
 	defer idle.Stop()
 	quiet := false
 	for {
@@ -203,7 +210,11 @@ func (c *h3Conn) attend() {
 			quiet = c.load.Load() == 0
 		case <-c.quic.Context().Done():
 			c.ended.Store(true)
-			c.pool.gone(c, context.Cause(c.quic.Context()))
+			cause := context.Cause(c.quic.Context())
+			if c.silent.Load() {
+				cause = errSilent // which we ended it for
+			}
+			c.pool.gone(c, cause)
 			c.transport.Close()
 			c.socket.Close()
 			return
@@ -240,6 +251,7 @@ func (c *h3Conn) exchange(ctx context.Context, r request) (*http3.RequestStream,
 		if ctx.Err() != nil {
 			return nil, 0, context.Cause(ctx)
 		}
+		c.learnLimit(err)
 		return nil, 0, fmt.Errorf("%w: %w", errUnanswered, err)
 	}
 	stop := context.AfterFunc(ctx, func() { abandon(stream, http3.ErrCodeRequestCanceled) })
@@ -262,10 +274,21 @@ func (c *h3Conn) exchange(ctx context.Context, r request) (*http3.RequestStream,
 	return nil, 0, err
 }
 
+// learnLimit notes what it means that no stream could be opened. Neither the
+// edge's limit nor a GOAWAY can be asked for.
+func (c *h3Conn) learnLimit(err error) {
+	if errors.Is(err, context.DeadlineExceeded) {
+		c.limit.Store(max(1, c.load.Load()-1))
+	} else {
+		c.limit.Store(0)
+	}
+}
+
 // doubt ends a connection from which nothing has come since so many packets: the
 // edge acknowledges at once what it gets.
 func (c *h3Conn) doubt(received uint64) {
 	if c.quic.ConnectionStats().PacketsReceived == received {
+		c.silent.Store(true)
 		c.end(errSilent)
 	}
 }

@@ -24,7 +24,9 @@ const (
 )
 
 // h3Datagrams are Datagrams over HTTP/3: in QUIC DATAGRAM frames, and in capsules on
-// the request's stream if they are too long for those.
+// the request's stream if they are too long for those. RFC 9298 section 6.1 would
+// rather have the long ones dropped, for applications that probe for the path's MTU;
+// ours are acquired behind a device that has one, and fragments must get through.
 type h3Datagrams struct {
 	conn    *h3Conn
 	stream  *http3.RequestStream
@@ -111,7 +113,7 @@ func (d *h3Datagrams) readCapsules() error {
 		case d.closed.Load():
 			return net.ErrClosed
 		case broken != nil:
-			abandon(d.stream, http3.ErrCodeDatagramError)
+			abandon(d.stream, http3.ErrCodeMessageError)
 			return fmt.Errorf("%w: %w", ErrReset, broken)
 		case err == io.EOF && !capsules.Within():
 			return io.EOF

@@ -27,6 +27,7 @@ var (
 	errNoHTTP3 = errors.New("edge announces no HTTP/3")
 	errBlocked = errors.New("no way for QUIC")
 	errLate    = errors.New("no QUIC connection in time")
+	errFull    = errors.New("too many QUIC connections")
 )
 
 // h3Pool spreads flows over QUIC connections. It knows where the edge speaks
@@ -34,7 +35,8 @@ var (
 type h3Pool struct {
 	dialer *h3Dialer
 	always bool // the configuration wants HTTP/3, announced or not
-	size   int  // connections that are made
+	size   int  // connections that are made, and more while the edge's limits demand it
+	idle   time.Duration
 	log    *slog.Logger
 
 	ctx    context.Context // of dials; ends with close
@@ -61,6 +63,7 @@ func newH3Pool(d *dialer, o Options) *h3Pool {
 		dialer: newH3Dialer(d, o),
 		always: o.Transport == TransportHTTP3,
 		size:   o.Connections,
+		idle:   quicIdle,
 		log:    o.Log.With(slog.String("edge", o.Address)),
 		ctx:    ctx,
 		cancel: cancel,
@@ -80,14 +83,21 @@ func (p *h3Pool) announced(fields []string, edge net.Addr) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	news := !p.known() || portOf(place) != portOf(p.place)
 	p.expires = time.Now().Add(found.maxAge)
 	p.preferred = found.preferred
-	if place == p.place {
-		return
-	}
 	p.place = place
+	if !news {
+		return // one more address of an edge with several, or the same
+	}
 	p.failures, p.resume = 0, time.Time{}
 	p.log.Info("edge announces HTTP/3", slog.String("address", place), slog.Bool("preferred", found.preferred))
+}
+
+// portOf returns the port of a place, or nothing.
+func portOf(place string) string {
+	_, port, _ := net.SplitHostPort(place)
+	return port
 }
 
 // wanted reports whether HTTP/3 is to be tried for TCP, or for UDP.
@@ -145,7 +155,7 @@ func (p *h3Pool) pick(shunned *h3Conn, waited bool) (*h3Conn, <-chan struct{}, e
 		return nil, nil, &StageError{StageDial, errNoHTTP3}
 	}
 	usable := slices.DeleteFunc(slices.Clone(p.conns), func(c *h3Conn) bool {
-		return c == shunned || c.closing()
+		return c == shunned || !c.takes()
 	})
 	blocked := !p.always && time.Now().Before(p.resume)
 	if len(usable) > 0 {
@@ -157,6 +167,9 @@ func (p *h3Pool) pick(shunned *h3Conn, waited bool) (*h3Conn, <-chan struct{}, e
 	}
 	if p.failure != nil && (blocked || waited && p.dialed == nil) {
 		return nil, nil, p.failure
+	}
+	if len(p.conns) >= maxConnections {
+		return nil, nil, &StageError{StageDial, errFull}
 	}
 	p.startDial()
 	return nil, p.dialed, nil

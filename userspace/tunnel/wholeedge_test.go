@@ -21,6 +21,11 @@ import (
 // options of a tunnel to it.
 func wholeEdge(tb testing.TB, change ...func(*edge.Options)) Options {
 	tb.Helper()
+	return wholeEdgeAt(tb, "127.0.0.1:0", change...)
+}
+
+func wholeEdgeAt(tb testing.TB, address string, change ...func(*edge.Options)) Options {
+	tb.Helper()
 	cert, roots := certificate()
 	o := edge.Options{
 		Certificate:   cert,
@@ -37,7 +42,7 @@ func wholeEdge(tb testing.TB, change ...func(*edge.Options)) Options {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", address)
 	if err != nil {
 		tb.Fatal(err)
 	}
