@@ -150,9 +150,10 @@ func (e *Edge) Serve(ctx context.Context, ln net.Listener) error {
 	}
 	limited.Close()
 	h3.drain()
-	e.drain()
+	drained := e.drain()
 	server.Close()
 	h3.close()
+	<-drained
 	limited.wait()
 	if err == nil {
 		<-served
@@ -193,8 +194,10 @@ func (e *Edge) server() *http.Server {
 	}
 }
 
-// drain waits for what is carried, and after DrainTimeout resets it.
-func (e *Edge) drain() {
+// drain waits for what is carried, and after DrainTimeout resets it. What it
+// returns is closed when nothing is carried any more: a flow of HTTP/3 whose client
+// takes nothing ends with its connection.
+func (e *Edge) drain() <-chan struct{} {
 	e.mu.Lock()
 	e.draining = true
 	for c := range e.live {
@@ -210,7 +213,7 @@ func (e *Edge) drain() {
 	defer limit.Stop()
 	select {
 	case <-drained:
-		return
+		return drained
 	case <-limit.C:
 	}
 	e.mu.Lock()
@@ -218,7 +221,7 @@ func (e *Edge) drain() {
 		c.abort()
 	}
 	e.mu.Unlock()
-	<-drained
+	return drained
 }
 
 // enter makes c known to drain. It reports false when the edge drains already.

@@ -58,7 +58,7 @@ func (e *Edge) listenHTTP3(ctx context.Context, tunnels net.Addr) (*quicListener
 	}
 	l := &quicListener{edge: e, packets: packets}
 	l.serving, l.stop = context.WithCancel(context.Background())
-	l.transport = &quic.Transport{Conn: packets, ConnContext: l.admit}
+	l.transport = &quic.Transport{Conn: packets, ConnContext: l.admit, VerifySourceAddress: l.suspects}
 	l.server = &http3.Server{
 		Handler:         http.HandlerFunc(e.serveHTTP3),
 		EnableDatagrams: true,
@@ -85,6 +85,13 @@ func (e *Edge) listenHTTP3(ctx context.Context, tunnels net.Addr) (*quicListener
 	e.altSvc = e.alternatives(tunnels)
 	l.served.Go(func() { l.server.ServeListener(l.listener) })
 	return l, nil
+}
+
+// suspects reports whether clients are to prove their address (RFC 9000 section
+// 8.1.2) before they count as connections. That takes them a round trip, and is
+// asked when many are there: else a flood from forged addresses would take all places.
+func (l *quicListener) suspects(net.Addr) bool {
+	return l.connections.Load() >= int64(l.edge.options.MaxConnections)/2
 }
 
 // admit refuses connections over the limit, and counts the others.
