@@ -17,6 +17,11 @@ fi
 # Not in a container or chroot without systemd as process 1.
 if [ -d /run/systemd/system ]; then
 	systemctl daemon-reload || :
+	# Who looks after devices is told which to leave alone before there are any. Of itself
+	# udevd looks for new rules every few seconds only, and networkd never does.
+	if systemctl -q is-active systemd-udevd.service; then
+		udevadm control --reload || :
+	fi
 	if systemctl -q is-active systemd-networkd.service; then
 		networkctl reload || :
 	fi
