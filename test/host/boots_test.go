@@ -12,6 +12,7 @@ func TestInstalledServiceCarriesFlows(t *testing.T) {
 		{"tunnel and bypass", tunnelAndBypass},
 		{"acquired names", acquiredNames},
 		{"server of no link", globalServer},
+		{"packets at the uplink", packets},
 		{"journal fields", journalFields},
 		{"exposure", exposure},
 		{"plain scope", plainScope},
@@ -31,6 +32,7 @@ func TestInstalledServiceCarriesFlows(t *testing.T) {
 		{"frozen and thawed", frozen},
 		{"reload refused", reloadRefused},
 		{"names without the agent", namesWithoutAgent},
+		{"packets without the agent", packetsWithoutAgent},
 	})
 }
 
@@ -38,6 +40,7 @@ func TestServiceIsBackAfterAReboot(t *testing.T) {
 	run(t, []check{
 		{"before the network is online", readyBeforeOnline},
 		{"tunnel and bypass", tunnelAndBypass},
+		{"packets at the uplink", packets},
 		{"the same synthetic address", acquiredNames},
 		{"network stays as it was", networkUntouched},
 		{"journal without complaints", quietJournal},

@@ -35,7 +35,7 @@ func install(t *testing.T) {
 	}
 	wantUnit(t, agentUnit, "active")
 	shell(t, "install -m 600 "+edgeFolder+"/certificate.pem /etc/bpfacq/edge.pem; install -m 600 "+edgeFolder+"/certificate.pem.key /etc/bpfacq/edge.key")
-	write(t, "/etc/bpfacq/edge.env", `EDGE_OPTIONS="--listen `+edgeAddress+` --allow `+target+`:80,81"`+"\n")
+	write(t, "/etc/bpfacq/edge.env", `EDGE_OPTIONS="--listen `+edgeAddress+` --allow `+target+`:80,81,82"`+"\n")
 	shell(t, "systemctl enable --now bpfacq-edge")
 }
 
@@ -78,7 +78,7 @@ func prepareHost(t *testing.T) {
 		"[Unit]\nRequires=site.service\nAfter=site.service\n"+
 			"[Service]\nNetworkNamespacePath=/run/netns/edge\nBindReadOnlyPaths="+edgeResolver+":/etc/resolv.conf\n")
 	write(t, edgeResolver, "nameserver 127.0.0.1\n")
-	write(t, sample, profile.Sample)
+	write(t, sample, withDatagrams(t))
 }
 
 // edgeUnit checks that the edge runs as its own user, and that the agent finds

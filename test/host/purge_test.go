@@ -3,10 +3,12 @@ package host
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,6 +27,7 @@ const stateFile = kept + "/state.json"
 type state struct {
 	Files    map[string]string // path: mode, owner, digest
 	Programs map[string][]uint32
+	Queues   string // of the devices: the datapath may be in one
 	Units    string
 	Accounts string
 	Resolver string // what resolved asks whom
@@ -49,18 +52,20 @@ func hostState(t *testing.T) state {
 	t.Helper()
 	return state{
 		Files:    files(t),
-		Programs: cgroupPrograms(t),
+		Programs: programs(t),
+		Queues:   shell(t, "tc qdisc show"),
 		Units:    shell(t, "systemctl list-unit-files --no-legend --no-pager 'bpfacq*' || true"), // 1 is none
 		Accounts: shell(t, "getent passwd; getent group"),
 		Resolver: resolverState(t),
 	}
 }
 
-// resolverState is all that resolved tells of its configuration. Which server it
-// has asked last stands in a line of its own, and moves the others.
+// resolverState is all that resolved tells of its configuration, but for the agent's
+// pairs. Which server it has asked last stands in a line of its own, and moves the
+// others.
 func resolverState(t *testing.T) string {
 	t.Helper()
-	return shell(t, "resolvectl status --no-pager | sed 's/^ *//; /^Current DNS Server/d'; stat --format='%N %y' /etc/resolv.conf")
+	return shell(t, "resolvectl status --no-pager | sed 's/^ *//; /^Link [0-9]* (acq/,/^$/d; /^$/d; /^Current DNS Server/d'; stat --format='%N %y' /etc/resolv.conf")
 }
 
 // own are the places that are not of the host's lasting state, or that change
@@ -129,9 +134,9 @@ func describe(path string, entry fs.DirEntry) (string, error) {
 	return text, nil
 }
 
-// cgroupPrograms lists the programs attached to the root cgroup at the places
-// that the datapath uses.
-func cgroupPrograms(t *testing.T) map[string][]uint32 {
+// programs lists those that are attached at the places that the datapath uses: the
+// root cgroup, and the uplinks.
+func programs(t *testing.T) map[string][]uint32 {
 	t.Helper()
 	root, err := os.Open("/sys/fs/cgroup")
 	if err != nil {
@@ -143,20 +148,45 @@ func cgroupPrograms(t *testing.T) map[string][]uint32 {
 		"sockops": 3, "connect4": 10, "connect6": 11, "sendmsg4": 14, "sendmsg6": 15, "recvmsg4": 19, "recvmsg6": 20,
 		"getsockopt": 21, "getpeername4": 29, "getpeername6": 30,
 	} {
-		var ids [64]uint32
-		query := struct { // of union bpf_attr
-			target, kind, flags, attached uint32
-			ids                           uint64
-			count, _                      uint32
-		}{target: uint32(root.Fd()), kind: kind, ids: uint64(uintptr(unsafe.Pointer(&ids))), count: uint32(len(ids))}
-		if _, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_QUERY, uintptr(unsafe.Pointer(&query)), unsafe.Sizeof(query)); errno != 0 {
-			t.Fatalf("query programs at %s: %v", name, errno)
+		ids, err := attached(uint32(root.Fd()), kind)
+		if err != nil {
+			t.Fatalf("query programs at %s: %v", name, err)
 		}
-		if query.count > 0 {
-			found[name] = slices.Clone(ids[:query.count])
+		if len(ids) > 0 {
+			found[name] = ids
+		}
+	}
+	for _, name := range []string{"uplink", "direct"} {
+		device, err := net.InterfaceByName(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for hook, kind := range map[string]uint32{"ingress": 46, "egress": 47} {
+			ids, err := attached(uint32(device.Index), kind)
+			if err != nil && !errors.Is(err, unix.EINVAL) { // before tcx there were filters alone, in a queue
+				t.Fatalf("query programs at %s of %s: %v", hook, name, err)
+			}
+			if len(ids) > 0 {
+				found[name+" "+hook] = ids
+			}
 		}
 	}
 	return found
+}
+
+// attached lists the programs at a cgroup or device.
+func attached(target, kind uint32) ([]uint32, error) {
+	var ids [64]uint32
+	query := struct { // of union bpf_attr
+		target, kind, flags, attached uint32
+		ids                           uint64
+		count, _                      uint32
+		_                             [4]uint64
+	}{target: target, kind: kind, ids: uint64(uintptr(unsafe.Pointer(&ids))), count: uint32(len(ids))}
+	if _, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_QUERY, uintptr(unsafe.Pointer(&query)), unsafe.Sizeof(query)); errno != 0 {
+		return nil, errno
+	}
+	return slices.Clone(ids[:query.count]), nil
 }
 
 // difference lists what is not as it was, a line each.
@@ -191,8 +221,14 @@ func recalled(t *testing.T) (before state) {
 // wantNothingInKernel checks that the datapath is gone.
 func wantNothingInKernel(t *testing.T, before state) {
 	t.Helper()
-	if now := cgroupPrograms(t); !maps.EqualFunc(now, before.Programs, slices.Equal) {
+	if now := programs(t); !maps.EqualFunc(now, before.Programs, slices.Equal) {
 		t.Errorf("programs were %v, are %v", before.Programs, now)
+	}
+	if now := shell(t, "tc qdisc show"); now != before.Queues {
+		t.Errorf("queues were\n%s\nare\n%s", before.Queues, now)
+	}
+	if left := pairs(t); left != nil {
+		t.Errorf("devices are left: %q", left)
 	}
 	if left, _ := filepath.Glob("/sys/fs/bpf/bpfacq*"); left != nil {
 		t.Errorf("pins are left: %q", left)

@@ -27,6 +27,7 @@ const (
 
 	tunnelPort = 80
 	bypassPort = 81
+	strictPort = 82 // of a rule of UDP whose hardening is Block
 
 	// Rules of the sample name both. Only the edge's resolver knows the first, and
 	// only the host's, which is that of the link "direct", the second.
@@ -38,7 +39,8 @@ const (
 )
 
 // answerScenario is the target of one namespace, until it is killed: on every
-// port it answers the namespace's name. It is the resolver of that namespace, too.
+// port it answers the namespace's name, by TCP and UDP. It is the resolver of that
+// namespace, too.
 func answerScenario(args []string, _ io.Writer) error {
 	failed := make(chan error)
 	names, err := net.ListenPacket("udp", ":53")
@@ -57,10 +59,31 @@ func answerScenario(args []string, _ io.Writer) error {
 		answer := func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, args[0]+"\n") }
 		go func() { failed <- http.Serve(l, http.HandlerFunc(answer)) }()
 	}
+	for _, port := range []int{tunnelPort, bypassPort, strictPort} {
+		asked, err := net.ListenPacket("udp", net.JoinHostPort(target, strconv.Itoa(port)))
+		if err != nil {
+			return err
+		}
+		go func() { failed <- answerDatagrams(asked, args[0]) }()
+	}
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		return err
 	}
 	return errors.Join(errors.New("answer"), <-failed)
+}
+
+// answerDatagrams answers every datagram with a name.
+func answerDatagrams(asked net.PacketConn, name string) error {
+	var question [64]byte
+	for {
+		_, from, err := asked.ReadFrom(question[:])
+		if err == nil {
+			_, err = asked.WriteTo([]byte(name), from)
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // resolve answers a query as the resolver of a namespace: with the target's address,

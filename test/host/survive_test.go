@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/bpfacq/bpfacq/userspace/profile"
@@ -42,6 +43,18 @@ func restarted(t *testing.T) {
 	}
 	channelUp(t)
 	tunnelAndBypass(t)
+}
+
+// killForGood kills the agent, which is not started again until back is called.
+func killForGood(t *testing.T) (back func()) {
+	t.Helper()
+	const file = "/run/systemd/system/bpfacq.service.d/once.conf"
+	write(t, file, "[Service]\nRestart=no\n")
+	shell(t, "systemctl daemon-reload; systemctl kill --kill-who=main --signal=KILL bpfacq")
+	return func() {
+		shell(t, "rm -r "+filepath.Dir(file)+"; systemctl daemon-reload; systemctl reset-failed bpfacq; systemctl start bpfacq")
+		channelUp(t)
+	}
 }
 
 // reloaded checks that a changed profile is in force as soon as the reload is
