@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"testing"
 
@@ -39,7 +40,8 @@ func TestMarksOfWireGuardAreRead(t *testing.T) {
 	err := ns.Do(func() error {
 		for _, name := range []string{"wg0", "wg1"} {
 			refused = netlink.LinkAdd(&netlink.Wireguard{LinkAttrs: netlink.LinkAttrs{Name: name}})
-			if errors.Is(refused, unix.EOPNOTSUPP) { // a kernel without WireGuard has no marks to read
+			// A kernel without WireGuard has no marks to read; those of make vmtest have it.
+			if errors.Is(refused, unix.EOPNOTSUPP) && os.Getenv("CI") != "true" {
 				_, refused = wireguardMark(name)
 				return nil
 			}
