@@ -77,6 +77,8 @@ func prepareHost(t *testing.T) {
 	write(t, "/etc/systemd/system/bpfacq-edge.service.d/namespace.conf",
 		"[Unit]\nRequires=site.service\nAfter=site.service\n"+
 			"[Service]\nNetworkNamespacePath=/run/netns/edge\nBindReadOnlyPaths="+edgeResolver+":/etc/resolv.conf\n")
+	// Emulated processors are slow, more so on a machine that is busy.
+	write(t, "/etc/systemd/system/bpfacq.service.d/patience.conf", "[Service]\nTimeoutStartSec=5min\nWatchdogSec=2min\n")
 	write(t, edgeResolver, "nameserver 127.0.0.1\n")
 	write(t, sample, withDatagrams(t))
 }
