@@ -151,6 +151,7 @@ func (a *Agent) enforce(l *loaded, cfg *config.Config) error {
 	}
 	a.epochs.add(e)
 	g, tables := newNaming(&p, compiled, e, cfg), Tables(&p, compiled)
+	a.tellOpeners(compiled)
 	if err := a.names.flip(g, from, tables, func() (uint32, error) { return a.store(tables) }); err != nil {
 		a.epochs.forget(e)
 		return fmt.Errorf("load policy: %w", err)
