@@ -49,12 +49,10 @@ static __always_inline __u32 judged_by(struct match match)
 			count(match.why);
 		return RULING_PASS;
 	}
-	if (entry->action == ACTION_REJECT)
-		return RULING_REJECT;
-	if (entry->action != ACTION_TUNNEL)
+	if (entry->action != ACTION_TUNNEL && entry->action != ACTION_REJECT)
 		return RULING_PASS;
-	return RULING_TUNNEL | (entry->hardening & JUDGED_HARDENING) << JUDGED_HARDENING_SHIFT |
-	       entry->channel << JUDGED_CHANNEL_SHIFT;
+	return (entry->action == ACTION_REJECT ? RULING_REJECT : RULING_TUNNEL) |
+	       (entry->hardening & JUDGED_HARDENING) << JUDGED_HARDENING_SHIFT | entry->channel << JUDGED_CHANNEL_SHIFT;
 }
 
 /*
@@ -162,7 +160,7 @@ static __always_inline enum counter judged_way(const struct judgement *judgement
 	case RULING_REJECT:
 		if (served)
 			return COUNTER_PACKET_REFUSE;
-		return judgement->is_synthetic ? COUNTER_PACKET_BLOCK : COUNTER_PACKET_HARDENED;
+		break;
 	default:
 		return judgement->why;
 	}

@@ -16,7 +16,7 @@ enum ruling {
 	RULING_NONE,
 	RULING_PASS,
 	RULING_TUNNEL,
-	RULING_REJECT, /* refuse while an agent is alive */
+	RULING_REJECT, /* refuse while an agent is alive, then as the rule is hardened */
 	RULING_AGENT,  /* a name that goes direct: the agent knows where to */
 	RULING_REFUSE, /* a synthetic address of no name, or of one without original address */
 };

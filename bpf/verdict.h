@@ -173,8 +173,8 @@ static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, struct des
 		return leave(agent, name, dst, match.why);
 	if (entry->action == ACTION_PROTECT)
 		return leave(agent, name, dst, COUNTER_PASS_PROTECTED);
-	if (entry->action == ACTION_REJECT && name && agent->packets && is_lease_fresh(agent))
-		return pass(COUNTER_PASS_PACKETS);
+	if (entry->action == ACTION_REJECT && name && agent->packets)
+		return is_lease_fresh(agent) ? pass(COUNTER_PASS_PACKETS) : harden(agent, name, dst, entry);
 	if (entry->action != ACTION_TUNNEL)
 		return leave(agent, name, dst, COUNTER_PASS_BYPASS);
 

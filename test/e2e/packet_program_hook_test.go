@@ -63,6 +63,7 @@ func (p *programBed) checkDatagramsAreLeftToThePacketPath(t *testing.T) {
 		{namedBypass4, says(namedBypass4, "direct 8"), says(namedBypass4, "direct 8"), says(namedBypass4, "direct 8")},
 		{namedNothing4, says(namedNothing4, "direct 8"), says(namedNothing4, "direct 8"), says(namedNothing4, "direct 8")},
 		{namedReject4, unreachable, unreachable, says(namedReject4, "direct 8")},
+		{namedDenied4, unreachable, unreachable, refused},
 		{namedBlock4, says(namedBlock4, "relay for "+namedBlock4+" 8"), refused, refused},
 		{unnamed4, refused, refused, refused},
 	}

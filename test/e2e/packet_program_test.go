@@ -29,6 +29,7 @@ const (
 	bypassed4  = "192.168.13.200:5000"
 	bypassed6  = "[fd00:13::200]:5000"
 	rejected4  = "192.168.14.200:5000"
+	denied4    = "192.168.16.200:5000" // rejected, and blocked without an agent
 	unruled4   = "192.168.15.200:5000"
 
 	unnamed4      = "6.6.0.1:5000" // synthetic addresses
@@ -37,6 +38,7 @@ const (
 	namedBlock4   = "6.6.0.4:5000"
 	namedNothing4 = "6.6.0.5:5000"
 	namedReject4  = "6.6.0.6:5000"
+	namedDenied4  = "6.6.0.7:5000"
 
 	ownAddr4, wireAddr4, boxAddr4 = "10.9.0.2", "10.9.0.1", "10.8.0.2"
 	ownAddr6, wireAddr6, boxAddr6 = "fd09::2", "fd09::1", "fd08::2"
@@ -48,6 +50,7 @@ const (
 	rowBlock
 	rowBypass
 	rowReject
+	rowDenied
 	rowSynthetic
 	rowNothing
 	programRowsEnd
@@ -61,6 +64,7 @@ func programTables() *maps.Tables {
 		block
 		bypass
 		reject
+		denied
 		synthetic
 	)
 	prefixes := func(rows map[string]uint32) maps.Rows {
@@ -75,7 +79,7 @@ func programTables() *maps.Tables {
 	t := &maps.Tables{
 		IPv4: prefixes(map[string]uint32{
 			"192.168.11.0/24": rowTunnel, "192.168.12.0/24": rowBlock, "192.168.13.0/24": rowBypass,
-			"192.168.14.0/24": rowReject, "6.6.0.0/16": rowSynthetic,
+			"192.168.14.0/24": rowReject, "192.168.16.0/24": rowDenied, "6.6.0.0/16": rowSynthetic,
 		}),
 		IPv6:  prefixes(map[string]uint32{"fd00:11::/64": rowTunnel, "fd00:13::/64": rowBypass}),
 		TCP:   new([65536]uint16),
@@ -83,13 +87,14 @@ func programTables() *maps.Tables {
 		Width: 2,
 		Verdicts: []uint32{
 			rowTunnel: tunnel, tunnel, rowBlock: block, block, rowBypass: bypass, bypass,
-			rowReject: tunnel, reject, rowSynthetic: synthetic, synthetic, rowNothing: none, none,
+			rowReject: tunnel, reject, rowDenied: block, denied, rowSynthetic: synthetic, synthetic, rowNothing: none, none,
 		},
 		Entries: []maps.Entry{
 			{ID: "tunnel", Rule: 3, Action: maps.ActionTunnel, Hardening: maps.HardeningBypass},
 			{ID: "block", Rule: 4, Action: maps.ActionTunnel, Hardening: maps.HardeningBlock},
 			{ID: "bypass", Rule: 5, Action: maps.ActionBypass, Hardening: maps.HardeningBypass},
-			{ID: "reject", Rule: 6, Action: maps.ActionReject},
+			{ID: "reject", Rule: 6, Action: maps.ActionReject, Hardening: maps.HardeningBypass},
+			{ID: "denied", Rule: 7, Action: maps.ActionReject, Hardening: maps.HardeningBlock},
 			{ID: "pool", Action: maps.ActionSynthetic},
 		},
 		Channels:  []maps.Channel{{ID: "c", Name: "Private"}},
@@ -99,7 +104,8 @@ func programTables() *maps.Tables {
 		t.UDP[port] = 1
 	}
 	for text, row := range map[string]uint32{
-		namedTunnel4: rowTunnel, namedBypass4: rowBypass, namedBlock4: rowBlock, namedNothing4: rowNothing, namedReject4: rowReject,
+		namedTunnel4: rowTunnel, namedBypass4: rowBypass, namedBlock4: rowBlock, namedNothing4: rowNothing,
+		namedReject4: rowReject, namedDenied4: rowDenied,
 	} {
 		t.Names = append(t.Names, maps.Name{
 			Addr: netip.MustParseAddrPort(text).Addr(), Original: netip.MustParseAddr("192.168.15.200"), Row: row,

@@ -102,6 +102,7 @@ func (p *programBed) checkPacketsOfADeadAgentGoByTheirHardening(t *testing.T) {
 				}
 				p.wantWays(t, before, "packet_hardened")
 				p.wantBlocked(t, ns, blocked4)
+				p.wantBlocked(t, ns, denied4)
 				p.wantBlocked(t, ns, namedTunnel4)
 			}
 		})

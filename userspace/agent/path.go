@@ -30,7 +30,6 @@ type whereabouts struct {
 
 	// refused says that the channel's edges carry no datagrams.
 	refused   bool
-	rejects   bool           // a rule rejects QUIC to an ordinary address
 	hardening maps.Hardening // of what is no TCP of the host
 }
 
@@ -108,7 +107,6 @@ func (a *Agent) whereTo(w *whereabouts, to netip.AddrPort) error {
 	}
 	match, err := a.datapath.Maps.Match(protocol, to)
 	w.refused, w.hardening = match.Datagrams == maps.DatagramsRefused, match.Entry.Hardening
-	w.rejects = match.Entry.Action == maps.ActionReject && !match.Name.Addr.IsValid()
 	return err
 }
 
@@ -127,8 +125,6 @@ func (w *whereabouts) path() control.Path {
 	hurt := w.device + ` has no enclave at present, see "bpfacq status", and the rule's hardening is `
 	switch {
 	case path.Why != "":
-	case w.broken && w.rejects:
-		path.Why = w.device + ` has no enclave at present, see "bpfacq status": nobody answers there`
 	case w.broken && w.hardening == maps.HardeningBlock:
 		path.Way, path.Why = control.WayNone, hurt+"block"
 	case w.broken:

@@ -34,8 +34,8 @@ func TestPathOfAFlowIsTold(t *testing.T) {
 			w.foreign, w.uplink, w.broken, w.hardening = true, false, true, maps.HardeningBypass
 		}, control.WayDirect, "hardening is bypass"},
 		{"QUIC that is rejected by an uplink without an enclave", func(w *whereabouts) {
-			w.udp, w.verdict, w.uplink, w.broken, w.rejects, w.hardening = true, "block", false, true, true, maps.HardeningBlock
-		}, control.WayDirect, "nobody answers there"},
+			w.udp, w.verdict, w.uplink, w.broken, w.hardening = true, "block", false, true, maps.HardeningBlock
+		}, control.WayNone, "hardening is block"},
 		{"TCP by an uplink without an enclave", func(w *whereabouts) { w.uplink, w.broken = false, true }, control.WaySocket, "hardening decides"},
 		{"TCP of a container", func(w *whereabouts) { w.foreign = true }, control.WayPacket, "the host forwards it"},
 		{"refused TCP of a container", func(w *whereabouts) { w.foreign, w.verdict = true, "block" }, control.WayNone, "as if nobody listened"},
