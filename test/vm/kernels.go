@@ -55,7 +55,7 @@ func testImage(env environment) image.Spec {
 // the machine loads one by itself.
 func testModules() []string {
 	return []string{
-		"veth", "dummy", "tun", "bridge", "8021q", "bonding", "macvlan", "vxlan", "vxlan",
+		"veth", "dummy", "tun", "bridge", "8021q", "bonding", "macvlan", "vxlan",
 		"sch_ingress", "cls_bpf", "cls_u32", "act_bpf",
 		"nf_tables", "nft_chain_nat", "nft_counter", "nft_ct", "nft_masq", "nft_nat", "nft_objref", "nft_redir", "nft_reject_inet", "nft_socket", "nft_tproxy",
 		"nf_conntrack_netlink",
