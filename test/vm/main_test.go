@@ -36,6 +36,9 @@ func TestEveryPrivilegedPackageIsTestedOnKernels(t *testing.T) {
 	top := os.DirFS("../..")
 	found := []string{"./test/testutil"} // which calls them by other names
 	err := fs.WalkDir(top, ".", func(name string, entry fs.DirEntry, err error) error {
+		if err == nil && name == ".build" { // the roots of machines, which come and go
+			return fs.SkipDir
+		}
 		if err != nil || entry.IsDir() || !strings.HasSuffix(name, "_test.go") {
 			return err
 		}
