@@ -259,12 +259,14 @@ func removedAndBack(t *testing.T) {
 	acquiredNames(t) // by the addresses that they had
 }
 
-// purged checks that the host is as before the package came.
+// purged checks that the host is as before the package came, though the agent was
+// killed and has left its datapath.
 func purged(t *testing.T) {
 	before := recalled(t)
 	if status, err := os.Stat("/var/lib/bpfacq/synthetic.log"); err != nil || status.Mode() != 0o600 {
 		t.Errorf("the log of synthetic addresses is %v, %v", status, err)
 	}
+	killForGood(t)
 	shell(t, "apt-get -qq purge bpfacq; systemctl daemon-reload")
 	wantNothingInKernel(t, before)
 	now := hostState(t)
