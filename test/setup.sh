@@ -51,6 +51,7 @@ needs() {
 		dig bind9-dnsutils
 		dnssec-signzone bind9-utils
 		dnsperf dnsperf
+		mmdebstrap mmdebstrap optional
 		musl-gcc musl-tools
 		node nodejs
 	END
@@ -137,8 +138,14 @@ demo | test | vm | packages) ;;
 	;;
 esac
 
+# unpack brings what comes from no package of this distribution.
+unpack() { [ "$target" != test ] || "$(dirname "$0")/interop/setup.sh"; }
+
 packages=$(missing "$target")
-[ -n "$packages" ] || exit 0
+if [ -z "$packages" ]; then
+	unpack
+	exit
+fi
 
 if there apt-get; then
 	# The lists may be stale or not there at all. Where one of today lacks a
@@ -153,6 +160,7 @@ fi
 
 required=$(missing "$target" required)
 optional=$(missing "$target" optional)
-[ -z "$optional" ] || say "not to be had here, so that checks of the BPF sources cannot run: $optional"
+[ -z "$optional" ] || say "not to be had here, so that some checks cannot run: $optional"
 [ -z "$required" ] || say "please install, by these or similar names: $required"
+unpack
 [ -z "$required" ] && { [ -z "$optional" ] || [ "${CI-}" != true ]; }
