@@ -97,6 +97,11 @@ func pairs(t *testing.T) (names []string) {
 // an agent that is confined by its unit, and that nobody else takes its device for
 // one of the host's.
 func packets(t *testing.T) {
+	defer func() {
+		if t.Failed() {
+			t.Log(shell(t, "bpfacq status || true; bpfacq flows || true; tc -s filter show dev direct egress || true; journalctl --boot --unit=bpfacq --lines=20 --no-pager || true"))
+		}
+	}()
 	untilAnswer(t, tunnelPort, viaEdge)
 	untilAnswer(t, strictPort, viaEdge)
 	untilAnswer(t, bypassPort, direct)
