@@ -12,7 +12,6 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -85,19 +84,14 @@ func (s *packetSite) serveHTTP3(t *testing.T, addr string) {
 	})
 }
 
-// checkCurl has curl get a URL by HTTP/3, which only recent builds of it speak.
+// checkCurl has a curl that speaks HTTP/3 get a URL. The images of virtual
+// machines have none that does: it would bring most of another Debian along.
 func (s *packetSite) checkCurl(t *testing.T, from place, url string, size int) {
 	t.Helper()
-	curl := testutil.Program(t, "curl")
-	built, err := testutil.Output(t, s.host, "", testutil.Command(t, curl, "--version"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(built, " HTTP3") {
-		t.Log("this curl has no HTTP/3")
+	if testing.Short() {
 		return
 	}
-	cmd := testutil.Command(t, curl, "--http3-only", "--silent", "--show-error", "--max-time", "60", "--noproxy", "*",
+	cmd := testutil.Unpacked(t, "curl", "--http3-only", "--silent", "--show-error", "--max-time", "60", "--noproxy", "*",
 		"--cacert", s.files.Roots, "--output", "/dev/null", "--write-out", "HTTP/%{http_version} %{http_code} with %{size_download} bytes", url)
 	got, err := testutil.Output(t, from.namespace, s.cgroup, cmd)
 	if want := fmt.Sprintf("HTTP/3 200 with %d bytes", size); got != want || err != nil {

@@ -15,8 +15,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,30 +31,6 @@ import (
 func TestMain(m *testing.M) { os.Exit(testutil.Main(m, nil)) }
 
 const patience = time.Minute
-
-// unpacked returns a command of what setup.sh unpacked, with its own libraries.
-func unpacked(t *testing.T, program string, args ...string) *exec.Cmd {
-	t.Helper()
-	root, err := filepath.Abs("../../.build/interop")
-	if err != nil {
-		t.Fatal(err)
-	}
-	loaders, err := filepath.Glob(filepath.Join(root, "usr/lib/*/ld-linux-*.so.*"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(loaders) == 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("needs .build/interop: make test unpacks it")
-		}
-		t.Skip("needs .build/interop: make test unpacks it")
-	}
-	args = append([]string{"--library-path", filepath.Dir(loaders[0]), filepath.Join(root, "usr/bin", program)}, args...)
-	cmd := testutil.Command(t, loaders[0], args...)
-	cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1", "PYTHONHOME="+root+"/usr",
-		"PYTHONPATH="+root+"/usr/lib/python3/dist-packages")
-	return cmd
-}
 
 // startEdge serves an edge that allows a port, and returns its own.
 func startEdge(t *testing.T, authority *testutil.Authority, allow string) string {
@@ -148,7 +122,7 @@ func TestCurlFetchesThroughTheEdge(t *testing.T) {
 	rand.Read(body)
 	target := serveHTTP3(t, authority, body)
 	fetch := func(allow string) (string, error) {
-		curl := unpacked(t, "curl", "--http3-only", "--silent", "--show-error", "--max-time", "60", "--noproxy", "",
+		curl := testutil.Unpacked(t, "curl", "--http3-only", "--silent", "--show-error", "--max-time", "60", "--noproxy", "",
 			"--cacert", roots, "--proxy-cacert", roots, "--proxytunnel", "--proxy-http2",
 			"--proxy", "https://127.0.0.1:"+startEdge(t, authority, allow), "https://127.0.0.1:"+target+"/")
 		var complaint bytes.Buffer
@@ -176,7 +150,7 @@ func TestDatagramsOfAioquicEchoThroughTheEdge(t *testing.T) {
 		{target, "status 200\n1 same\n0 same\n62 same\n63 same\n64 same\n1100 same\n1200 same\n"},
 		{"9", "status 403\n"},
 	} {
-		got, err := testutil.Output(t, nil, "", unpacked(t, "python3", "testdata/client.py", roots, proxy, "127.0.0.1", test.target))
+		got, err := testutil.Output(t, nil, "", testutil.Unpacked(t, "python3", "testdata/client.py", roots, proxy, "127.0.0.1", test.target))
 		if got != test.want || err != nil {
 			t.Errorf("target port %s: got %q, %v, want %q", test.target, got, err, test.want)
 		}
@@ -186,7 +160,7 @@ func TestDatagramsOfAioquicEchoThroughTheEdge(t *testing.T) {
 func TestTunnelCarriesDatagramsThroughAioquic(t *testing.T) {
 	authority := testutil.NewAuthority(t)
 	files := authority.WriteFiles(t, t.TempDir(), "127.0.0.1")
-	proxy := unpacked(t, "python3", "testdata/proxy.py", files.Certificate, files.Key)
+	proxy := testutil.Unpacked(t, "python3", "testdata/proxy.py", files.Certificate, files.Key)
 	stdout, err := proxy.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
