@@ -105,13 +105,16 @@ func (p point) ensureFilter() (made bool, err error) {
 func (p point) addFilter(handle *netlink.Handle) error {
 	err := handle.QdiscAdd(clsact(p.device))
 	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add clsact: %w", err)
+		return fmt.Errorf("add clsact, which the module sch_ingress has: %w", err)
 	}
 	added := err == nil
 	for priority := range uint16(priorities) {
 		if err = p.filter(handle, priority+1); !errors.Is(err, unix.EINVAL) {
 			break
 		}
+	}
+	if errors.Is(err, unix.ENOENT) {
+		err = fmt.Errorf("have the kernel load its module cls_bpf: %w", err)
 	}
 	if err != nil && added {
 		err = errors.Join(err, handle.QdiscDel(clsact(p.device)))

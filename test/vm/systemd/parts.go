@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // parts are the paths of what a test brings into the guest beside kernel and
@@ -32,18 +33,21 @@ func (p parts) write(to io.Writer, modules []string) error {
 	type member struct {
 		folder, path string
 		mode         int64
+		name         string // by which it is found there
 	}
 	members := []member{
-		{"src/test/host", p.test, 0o755},
-		{"src", p.guest, 0o755},
-		{"src", p.readme, 0o644},
-		{"root/download", p.deb, 0o644},
+		{"src/test/host", p.test, 0o755, filepath.Base(p.test)},
+		{"src", p.guest, 0o755, filepath.Base(p.guest)},
+		{"src", p.readme, 0o644, filepath.Base(p.readme)},
+		{"root/download", p.deb, 0o644, filepath.Base(p.deb)},
 	}
 	for _, module := range modules {
-		members = append(members, member{"src/modules", module, 0o644})
+		// The kernel asks for modules by name, which is the file's behind its place in the order.
+		_, name, _ := strings.Cut(filepath.Base(module), "-")
+		members = append(members, member{"src/modules", module, 0o644, name})
 	}
 	for _, m := range members {
-		if err := addFile(w, filepath.Join(m.folder, filepath.Base(m.path)), m.path, m.mode); err != nil {
+		if err := addFile(w, filepath.Join(m.folder, m.name), m.path, m.mode); err != nil {
 			return fmt.Errorf("pack %s: %w", m.path, err)
 		}
 	}

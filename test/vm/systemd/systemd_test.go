@@ -70,7 +70,7 @@ func TestPartsBecomeATarOfTheGuestsRoot(t *testing.T) {
 	}
 	p := parts{deb: file("x.deb"), readme: file("README.md"), test: file("test_host.test"), guest: file("guest")}
 	var archive bytes.Buffer
-	if err := p.write(&archive, []string{file("veth.ko")}); err != nil {
+	if err := p.write(&archive, []string{file("003-veth.ko")}); err != nil {
 		t.Fatal(err)
 	}
 	r := tar.NewReader(&archive)
