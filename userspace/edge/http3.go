@@ -163,7 +163,7 @@ func (e *Edge) serveHTTP3(w http.ResponseWriter, r *http.Request) {
 	case r.Method != http.MethodConnect:
 		plainAnswer(r.Method, r.URL.Path).write(w)
 	case r.Proto == http3Protocol:
-		e.serveConnect3(w, r)
+		e.serveConnect(w, r, r.Host, func() caller { return begin3(w) })
 	case r.Proto == capsule.Protocol:
 		e.serveConnectUDP3(w, r)
 	default:
@@ -171,29 +171,28 @@ func (e *Edge) serveHTTP3(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// serveConnect3 carries a flow of TCP.
-func (e *Edge) serveConnect3(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	t := &tunnel3{edge: e, cancel: cancel}
-	if !e.enter(t) {
-		e.refuse(r.RemoteAddr, tcp, r.Host, overLimit()).write(w)
-		return
-	}
-	defer e.leave(t)
-	origin, refused := e.open(ctx, r.Host, r.Header.Get("Proxy-Authorization"))
-	if refused != nil {
-		e.refuse(r.RemoteAddr, tcp, r.Host, refused).write(w)
-		return
-	}
-	defer e.giveSlot()
-	defer origin.Close()
-	e.metrics.passed(tcp)
+// caller3 is a stream of HTTP/3.
+type caller3 struct{ *http3.Stream }
+
+// CloseWrite implements caller.
+func (c caller3) CloseWrite() error { return c.Close() }
+
+// reset implements caller.
+func (c caller3) reset() { resetStream(c.Stream) }
+
+// resetStream ends both ways of a stream as RFC 9114 section 4.4 says of a
+// connection that breaks.
+func resetStream(stream *http3.Stream) {
+	stream.CancelWrite(quic.StreamErrorCode(http3.ErrCodeConnectError))
+	stream.CancelRead(quic.StreamErrorCode(http3.ErrCodeConnectError))
+}
+
+// begin3 makes the stream of a request the client's end of a flow.
+func begin3(w http.ResponseWriter) caller {
 	if stream := accept3(w); stream != nil {
-		t.carry(stream, origin)
-	} else {
-		abandon(origin)
+		return caller3{stream}
 	}
+	return nil
 }
 
 // serveConnectUDP3 carries a flow of datagrams.
