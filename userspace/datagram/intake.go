@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bpfacq/bpfacq/userspace/mmsg"
 )
 
 // receiveBuffer is what a receiving socket may hold, in bytes: the datagrams of
@@ -21,7 +23,7 @@ type intake struct {
 	fd     int
 	port   uint16
 
-	headers [slots]header
+	headers [slots]mmsg.Message
 	vectors [slots]unix.Iovec
 	names   [slots]name
 	control [slots][controlRoom]byte
@@ -117,7 +119,7 @@ func (in *intake) receive(take func(arrival)) error {
 		var n int
 		var failed error
 		err := raw.Read(func(fd uintptr) bool {
-			n, failed = in.fetch(int(fd))
+			n, failed = in.fetch(fd)
 			return failed != unix.EAGAIN
 		})
 		switch {
@@ -148,19 +150,19 @@ func isPassing(err error) bool {
 	return false
 }
 
-func (in *intake) fetch(fd int) (int, error) {
+func (in *intake) fetch(fd uintptr) (int, error) {
 	for i := range in.headers {
 		in.vectors[i].Base = &in.room[i*longest]
 		in.vectors[i].SetLen(longest)
 		h := &in.headers[i]
-		*h = header{}
+		*h = mmsg.Message{}
 		h.Name, h.Namelen = &in.names[i][0], uint32(len(in.names[i]))
 		h.Iov = &in.vectors[i]
 		h.SetIovlen(1)
 		h.Control = &in.control[i][0]
 		h.SetControllen(controlRoom)
 	}
-	return many(unix.SYS_RECVMMSG, fd, in.headers[:])
+	return mmsg.Receive(fd, in.headers[:])
 }
 
 // deliver hands on the first n messages.
@@ -177,7 +179,7 @@ func (in *intake) deliver(n int, take func(arrival)) {
 			in.batch = in.batch[:0]
 		}
 		key = of
-		payload := in.room[i*longest:][:in.headers[i].length]
+		payload := in.room[i*longest:][:in.headers[i].Length]
 		for segment > 0 && len(payload) > segment {
 			in.batch, payload = append(in.batch, payload[:segment]), payload[segment:]
 		}

@@ -22,7 +22,7 @@ func (in *intake) put(i int, source, origDst string, segment int, payload string
 		c.add(unix.SOL_IP, unix.IP_ORIGDSTADDR, n[:length])
 	}
 	h.SetControllen(copy(in.control[i][:], c.room[:c.length]))
-	h.length = uint32(copy(in.room[i*longest:], payload))
+	h.Length = uint32(copy(in.room[i*longest:], payload))
 }
 
 func TestMessagesOfAFlowAreHandedOnTogether(t *testing.T) {

@@ -28,19 +28,8 @@ const (
 	longest     = 64 << 10 // a datagram, or a train of them
 	controlRoom = 128      // bytes of control messages, more than any mix of those asked for
 
-	// sendSlots bounds what one sendmmsg(2) takes, and trainLength and trainSize
-	// what goes as one train: datagrams (UDP_MAX_SEGMENTS) and bytes (an IPv4
-	// packet, headers off).
-	sendSlots   = 64
-	trainLength = 64
-	trainSize   = 65535 - 20 - 8
+	sendSlots = 64 // datagrams of one sendmmsg(2)
 )
-
-// header is struct mmsghdr of recvmmsg(2).
-type header struct {
-	unix.Msghdr
-	length uint32
-}
 
 // name is room for a struct sockaddr_in or sockaddr_in6.
 type name [unix.SizeofSockaddrInet6]byte
@@ -110,20 +99,6 @@ func readControl(p []byte) (m meta) {
 		p = rest
 	}
 	return m
-}
-
-// many is recvmmsg(2) or sendmmsg(2), without waiting.
-func many(call uintptr, fd int, headers []header) (int, error) {
-	for {
-		n, _, errno := unix.Syscall6(call, uintptr(fd), uintptr(unsafe.Pointer(&headers[0])), uintptr(len(headers)),
-			unix.MSG_DONTWAIT, 0, 0)
-		if errno == 0 {
-			return int(n), nil
-		}
-		if errno != unix.EINTR {
-			return 0, errno
-		}
-	}
 }
 
 // noFamily reports whether err says that there is no IPv6 here.

@@ -25,35 +25,6 @@ func TestNamesAreReadAsTheyWereWritten(t *testing.T) {
 	}
 }
 
-func TestTrainsHoldWhatTheKernelTakes(t *testing.T) {
-	many := func(n, size int) (batch [][]byte) {
-		for range n {
-			batch = append(batch, make([]byte, size))
-		}
-		return batch
-	}
-	tests := map[string]struct {
-		batch       [][]byte
-		largest     int
-		count, size int
-	}{
-		"one":                    {many(1, 100), trainSize, 1, 100},
-		"equal ones":             {many(10, 100), trainSize, 10, 1000},
-		"a shorter one ends it":  {append(many(2, 100), make([]byte, 50), make([]byte, 50)), trainSize, 3, 250},
-		"a longer one is next":   {append(many(2, 100), make([]byte, 101)), trainSize, 2, 200},
-		"an empty one is next":   {append(many(2, 100), nil), trainSize, 2, 200},
-		"an empty one alone":     {[][]byte{nil, nil}, trainSize, 1, 0},
-		"not more than it takes": {many(100, 100), trainSize, trainLength, 100 * trainLength},
-		"not longer than IP":     {many(60, 1400), trainSize, 46, 46 * 1400},
-		"too long for trains":    {many(3, 1400), 1399, 1, 1400},
-	}
-	for name, test := range tests {
-		if count, size := train(test.batch, test.largest); count != test.count || size != test.size {
-			t.Errorf("%s: %d datagrams of %d bytes, want %d of %d", name, count, size, test.count, test.size)
-		}
-	}
-}
-
 // FuzzControl looks for control messages that are read beyond their end.
 func FuzzControl(f *testing.F) {
 	var c control

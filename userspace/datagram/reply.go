@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bpfacq/bpfacq/userspace/mmsg"
 )
 
 // maxReplies bounds the sockets that replies are sent from, of which there is one
@@ -194,13 +196,13 @@ func (r *replies) send(t *target, batch [][]byte) (sent, bytes int) {
 	defer r.rooms.Put(out)
 	defer out.forget()
 	// Control keeps the descriptor open; the socket is not waited for.
-	_ = raw.Control(func(fd uintptr) { sent, bytes = out.send(int(fd), t, batch) })
+	_ = raw.Control(func(fd uintptr) { sent, bytes = out.send(fd, t, batch) })
 	return sent, bytes
 }
 
 // outbox is the room for one sendmmsg(2).
 type outbox struct {
-	headers [sendSlots]header
+	headers [sendSlots]mmsg.Message
 	vectors [sendSlots]unix.Iovec
 	control [sendSlots]control
 	counts  [sendSlots]int // datagrams of a message
@@ -208,11 +210,11 @@ type outbox struct {
 }
 
 // send sends trains of datagrams of one length, as far as the way takes them whole.
-func (o *outbox) send(fd int, t *target, batch [][]byte) (sent, bytes int) {
-	largest := trainSize
+func (o *outbox) send(fd uintptr, t *target, batch [][]byte) (sent, bytes int) {
+	largest := mmsg.TrainSize
 	for len(batch) > 0 {
 		n := o.fill(t, batch, largest)
-		m, err := many(unix.SYS_SENDMMSG, fd, o.headers[:n])
+		m, err := mmsg.Send(fd, o.headers[:n])
 		for i := range m {
 			sent, bytes = sent+o.counts[i], bytes+o.sizes[i]
 			batch = batch[o.counts[i]:]
@@ -237,7 +239,7 @@ func (o *outbox) send(fd int, t *target, batch [][]byte) (sent, bytes int) {
 func (o *outbox) fill(t *target, batch [][]byte, largest int) int {
 	messages, next := 0, 0
 	for next < min(len(batch), sendSlots) {
-		count, size := train(batch[next:min(len(batch), sendSlots)], largest)
+		count, size := mmsg.Train(batch[next:min(len(batch), sendSlots)], largest)
 		for i, p := range batch[next : next+count] {
 			o.vectors[next+i].Base = unsafe.SliceData(p)
 			o.vectors[next+i].SetLen(len(p))
@@ -249,7 +251,7 @@ func (o *outbox) fill(t *target, batch [][]byte, largest int) int {
 			c.add(unix.SOL_UDP, unix.UDP_SEGMENT, unsafe.Slice((*byte)(unsafe.Pointer(&segment)), unsafe.Sizeof(segment)))
 		}
 		h := &o.headers[messages]
-		*h = header{}
+		*h = mmsg.Message{}
 		h.Name, h.Namelen = &t.name[0], t.length
 		h.Iov = &o.vectors[next]
 		h.SetIovlen(count)
@@ -260,25 +262,6 @@ func (o *outbox) fill(t *target, batch [][]byte, largest int) int {
 		next += count
 	}
 	return messages
-}
-
-// train is how many datagrams from the front of batch go as one, and their bytes:
-// those of one length, and a shorter one after them.
-func train(batch [][]byte, largest int) (count, size int) {
-	first := len(batch[0])
-	if first == 0 || first > largest {
-		return 1, first
-	}
-	for _, p := range batch {
-		if len(p) > first || len(p) == 0 || count == trainLength || size+len(p) > trainSize {
-			break
-		}
-		count, size = count+1, size+len(p)
-		if len(p) < first {
-			break
-		}
-	}
-	return count, size
 }
 
 // forget lets go of the datagrams.

@@ -5,6 +5,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bpfacq/bpfacq/userspace/mmsg"
 )
 
 const (
@@ -15,18 +17,7 @@ const (
 
 	// sendSlots is how many datagrams one sendmmsg(2) takes.
 	sendSlots = 64
-
-	// trainLength and trainSize bound what goes as one train: datagrams
-	// (UDP_MAX_SEGMENTS) and bytes (an IPv4 packet, headers off).
-	trainLength = 64
-	trainSize   = 65535 - 20 - 8
 )
-
-// message is struct mmsghdr of recvmmsg(2).
-type message struct {
-	header unix.Msghdr
-	length uint32
-}
 
 // segmentSize is a control message of UDP_SEGMENT or UDP_GRO. The kernel takes
 // 16 bits for the first and gives 32 for the second, in the machine's order.
@@ -37,7 +28,7 @@ type segmentSize struct {
 
 // intake is the room for one recvmmsg(2) on a socket with UDP_GRO.
 type intake struct {
-	messages [receiveSlots]message
+	messages [receiveSlots]mmsg.Message
 	vectors  [receiveSlots]unix.Iovec
 	control  [receiveSlots]segmentSize
 	room     []byte
@@ -56,12 +47,12 @@ func newIntake() *intake {
 // receive takes what has arrived, without waiting.
 func (in *intake) receive(fd uintptr) error {
 	for i := range in.messages {
-		h := &in.messages[i].header
+		h := &in.messages[i]
 		h.Iov, h.Control = &in.vectors[i], (*byte)(unsafe.Pointer(&in.control[i]))
 		h.SetIovlen(1)
 		h.SetControllen(int(unsafe.Sizeof(in.control[i])))
 	}
-	n, err := multiple(unix.SYS_RECVMMSG, fd, in.messages[:])
+	n, err := mmsg.Receive(fd, in.messages[:])
 	in.n = max(n, 0)
 	return err
 }
@@ -72,8 +63,8 @@ func (in *intake) datagrams() iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for i := range in.n {
 			m := &in.messages[i]
-			p := in.room[i*receiveRoom:][:m.length]
-			size := in.control[i].of(&m.header, len(p))
+			p := in.room[i*receiveRoom:][:m.Length]
+			size := in.control[i].of(&m.Msghdr, len(p))
 			for len(p) > size {
 				if !yield(p[:size]) {
 					return
@@ -106,44 +97,34 @@ func (s *segmentSize) set(size int) {
 
 // outlet is the room for one sendmmsg(2).
 type outlet struct {
-	messages [sendSlots]message
+	messages [sendSlots]mmsg.Message
 	vectors  [sendSlots]unix.Iovec
 	control  [sendSlots]segmentSize
 	counts   [sendSlots]int // datagrams of a message
 }
 
 // fill takes datagrams from the front of batch and returns how many messages
-// they became. Datagrams of one size that follow each other, and a shorter one
-// after them, become a train, if that size is at most largest.
+// they became; trains are of datagrams of at most largest bytes.
 func (o *outlet) fill(batch [][]byte, largest int) int {
 	messages, next := 0, 0
 	for next < min(len(batch), sendSlots) {
-		first, size := next, len(batch[next])
-		train, total := size > 0 && size <= largest, 0
-		for next < min(len(batch), sendSlots) {
-			p := batch[next]
-			if next > first && (!train || len(p) > size || len(p) == 0 ||
-				next-first == trainLength || total+len(p) > trainSize) {
-				break
-			}
-			total += len(p)
-			o.vectors[next].Base = unsafe.SliceData(p)
-			o.vectors[next].SetLen(len(p))
-			next++
-			if len(p) < size {
-				break
-			}
+		count, _ := mmsg.Train(batch[next:min(len(batch), sendSlots)], largest)
+		for i, p := range batch[next : next+count] {
+			o.vectors[next+i].Base = unsafe.SliceData(p)
+			o.vectors[next+i].SetLen(len(p))
 		}
-		h := &o.messages[messages].header
-		*h = unix.Msghdr{Iov: &o.vectors[first]}
-		h.SetIovlen(next - first)
-		if next-first > 1 {
-			o.control[messages].set(size)
+		h := &o.messages[messages]
+		*h = mmsg.Message{}
+		h.Iov = &o.vectors[next]
+		h.SetIovlen(count)
+		if count > 1 {
+			o.control[messages].set(len(batch[next]))
 			h.Control = (*byte)(unsafe.Pointer(&o.control[messages]))
 			h.SetControllen(unix.CmsgSpace(2))
 		}
-		o.counts[messages] = next - first
+		o.counts[messages] = count
 		messages++
+		next += count
 	}
 	return messages
 }
@@ -151,22 +132,8 @@ func (o *outlet) fill(batch [][]byte, largest int) int {
 // send sends the messages from first to the last of n, without waiting, and
 // returns how many went.
 func (o *outlet) send(fd uintptr, first, n int) (int, error) {
-	return multiple(unix.SYS_SENDMMSG, fd, o.messages[first:n])
+	return mmsg.Send(fd, o.messages[first:n])
 }
 
 // forget lets go of the datagrams.
 func (o *outlet) forget() { clear(o.vectors[:]) }
-
-// multiple is recvmmsg(2) or sendmmsg(2), without waiting.
-func multiple(call, fd uintptr, messages []message) (int, error) {
-	for {
-		n, _, errno := unix.Syscall6(call, fd, uintptr(unsafe.Pointer(&messages[0])), uintptr(len(messages)),
-			unix.MSG_DONTWAIT, 0, 0)
-		if errno == 0 {
-			return int(n), nil
-		}
-		if errno != unix.EINTR {
-			return 0, errno
-		}
-	}
-}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"golang.org/x/sys/unix"
+
+	"github.com/bpfacq/bpfacq/userspace/mmsg"
 )
 
 func sized(sizes ...int) (batch [][]byte) {
@@ -28,15 +30,15 @@ func TestTrainsAreOfOneSizeAndAShorterEnd(t *testing.T) {
 		largest int
 		want    []int // datagrams of each message
 	}{
-		{"one", []int{100}, trainSize, []int{1}},
-		{"equal", []int{100, 100, 100}, trainSize, []int{3}},
-		{"shorter at the end", []int{100, 100, 40, 40}, trainSize, []int{3, 1}},
-		{"longer ends a train", []int{100, 200, 200}, trainSize, []int{1, 2}},
-		{"empty ones go alone", []int{0, 0, 100, 0, 100}, trainSize, []int{1, 1, 1, 1, 1}},
+		{"one", []int{100}, mmsg.TrainSize, []int{1}},
+		{"equal", []int{100, 100, 100}, mmsg.TrainSize, []int{3}},
+		{"shorter at the end", []int{100, 100, 40, 40}, mmsg.TrainSize, []int{3, 1}},
+		{"longer ends a train", []int{100, 200, 200}, mmsg.TrainSize, []int{1, 2}},
+		{"empty ones go alone", []int{0, 0, 100, 0, 100}, mmsg.TrainSize, []int{1, 1, 1, 1, 1}},
 		{"too long for a train", []int{1500, 1500, 1400, 1400}, 1400, []int{1, 1, 2}},
 		{"no trains", []int{100, 100}, 0, []int{1, 1}},
-		{"as much as a packet holds", repeated(4, 30000), trainSize, []int{2, 2}},
-		{"as many as one call takes", repeated(sendSlots+1, 10), trainSize, []int{sendSlots}},
+		{"as much as a packet holds", repeated(4, 30000), mmsg.TrainSize, []int{2, 2}},
+		{"as many as one call takes", repeated(sendSlots+1, 10), mmsg.TrainSize, []int{sendSlots}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -46,7 +48,7 @@ func TestTrainsAreOfOneSizeAndAShorterEnd(t *testing.T) {
 				t.Errorf("messages of %v datagrams, want %v", got, test.want)
 			}
 			for i, m := range o.messages[:n] {
-				if trained := m.header.Control != nil; trained != (o.counts[i] > 1) {
+				if trained := m.Control != nil; trained != (o.counts[i] > 1) {
 					t.Errorf("message %d of %d datagrams: a segment size is given = %t", i, o.counts[i], trained)
 				}
 			}

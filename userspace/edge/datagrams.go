@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bpfacq/bpfacq/userspace/mmsg"
 )
 
 const (
@@ -65,7 +67,7 @@ func (e *Edge) newDatagrams(conn *net.UDPConn) (*datagrams, error) {
 	d := &datagrams{conn: conn, raw: raw, rooms: &e.rooms, metrics: e.metrics, begun: time.Now()}
 	d.limit.Store(int64(e.options.UDPIdleTimeout))
 	// Where a device can't do this, or a kernel, datagrams go one by one.
-	d.largest.Store(trainSize)
+	d.largest.Store(mmsg.TrainSize)
 	err = raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_GRO, 1) })
 	if err != nil {
 		return nil, err

@@ -3,6 +3,8 @@ package edge
 import (
 	"net"
 	"testing"
+
+	"github.com/bpfacq/bpfacq/userspace/mmsg"
 )
 
 // BenchmarkDatagrams echoes datagrams of 1,200 bytes, 16 under way at a time:
@@ -55,7 +57,7 @@ func (d direct) awaitEnd() error          { return nil }
 // BenchmarkTrains sends batches of 32 datagrams of 1,200 bytes to a socket that
 // nobody reads: what a datagram costs at the edge's socket.
 func BenchmarkTrains(b *testing.B) {
-	for name, largest := range map[string]int32{"trains": trainSize, "alone": 0} {
+	for name, largest := range map[string]int32{"trains": mmsg.TrainSize, "alone": 0} {
 		b.Run(name, func(b *testing.B) {
 			d, _ := udpPair(b)
 			d.largest.Store(largest)
