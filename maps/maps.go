@@ -36,6 +36,7 @@ type Maps struct {
 	objects bpf.SocketMaps
 	active  *ebpf.Memory // nil when opened for reading
 	agent   *ebpf.Memory // nil when opened for reading
+	inner   func() (map[string]*ebpf.MapSpec, error)
 
 	mu   sync.Mutex // held while a slot, or what lies in one, is written
 	live room       // of the generation that this process stored last
@@ -47,7 +48,7 @@ type Maps struct {
 // New wraps the maps of a loaded collection and takes ownership of them, also
 // when it returns an error.
 func New(objects bpf.SocketMaps) (*Maps, error) {
-	m := &Maps{objects: objects}
+	m := &Maps{objects: objects, inner: sync.OnceValues(innerSpecs)}
 	var err error
 	if m.active, err = objects.BpfacqActive.Memory(); err != nil {
 		return nil, errors.Join(fmt.Errorf("map the active word: %w", err), m.Close())

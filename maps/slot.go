@@ -31,12 +31,27 @@ const (
 	innerName
 )
 
-// newSlot makes the inner maps for t, each as large as it must be, and fills
-// them. No program can see them yet.
-func newSlot(m *Maps, t *Tables) (_ *slot, err error) {
+// innerSpecs describe the inner maps, by the names of their outer maps.
+func innerSpecs() (map[string]*ebpf.MapSpec, error) {
 	spec, err := bpf.LoadSocket()
 	if err != nil {
 		return nil, fmt.Errorf("read the embedded object: %w", err)
+	}
+	inner := make(map[string]*ebpf.MapSpec)
+	for name, outer := range spec.Maps {
+		if outer.InnerMap != nil {
+			inner[name] = outer.InnerMap
+		}
+	}
+	return inner, nil
+}
+
+// newSlot makes the inner maps for t, each as large as it must be, and fills
+// them. No program can see them yet.
+func newSlot(m *Maps, t *Tables) (_ *slot, err error) {
+	inner, err := m.inner()
+	if err != nil {
+		return nil, err
 	}
 	s := &slot{outers: m.outers()}
 	defer func() {
@@ -58,7 +73,7 @@ func newSlot(m *Maps, t *Tables) (_ *slot, err error) {
 		innerName:    {bpf.SocketMapBpfacqName, len(t.Names) + t.SpareNames},
 	}
 	for _, size := range sizes {
-		template := spec.Maps[size.name].InnerMap.Copy()
+		template := inner[size.name].Copy()
 		template.Name = size.name
 		template.MaxEntries = uint32(max(size.entries, 1))
 		made, err := ebpf.NewMap(template)
