@@ -183,7 +183,7 @@ func TestWayOfAttachingMayChange(t *testing.T) {
 }
 
 func TestAttachKilledAtAnyStepCanBeRepeated(t *testing.T) {
-	onBothWays(t, func(t *testing.T, b *uplinkBed) {
+	onUsualWays(t, func(t *testing.T, b *uplinkBed) {
 		b.killed(t, stride(), func() {
 			d := b.packets(t)
 			if err := d.Close(); err != nil {
@@ -200,7 +200,7 @@ func TestAttachKilledAtAnyStepCanBeRepeated(t *testing.T) {
 // A whole new state comes into force around uplinks that are in use: none of them
 // is without its programs for a moment.
 func TestReplacementKilledAtAnyStepKeepsUplinks(t *testing.T) {
-	onBothWays(t, func(t *testing.T, b *uplinkBed) {
+	onUsualWays(t, func(t *testing.T, b *uplinkBed) {
 		b.other = testutil.Cgroup(t)
 		b.killed(t, 2*stride(), func() {
 			d := b.packets(t, func(o *loader.Options) { o.Cgroup = b.other })

@@ -59,7 +59,27 @@ type uplinkBed struct {
 // onBothWays runs a test with links, where the kernel has them, and with filters.
 func onBothWays(t *testing.T, test func(t *testing.T, b *uplinkBed)) {
 	t.Helper()
-	for _, way := range []string{"links", "filters"} {
+	onWays(t, []string{"links", "filters"}, test)
+}
+
+// onUsualWays is onBothWays for what takes long: where a machine is emulated, its
+// kernel's own way is enough, and others have the other one.
+func onUsualWays(t *testing.T, test func(t *testing.T, b *uplinkBed)) {
+	t.Helper()
+	if !testing.Short() {
+		onBothWays(t, test)
+		return
+	}
+	usual := "links"
+	if testutil.KernelBefore(t, 6, 6) {
+		usual = "filters"
+	}
+	onWays(t, []string{usual}, test)
+}
+
+func onWays(t *testing.T, ways []string, test func(t *testing.T, b *uplinkBed)) {
+	t.Helper()
+	for _, way := range ways {
 		t.Run(way, func(t *testing.T) {
 			b := &uplinkBed{bed: newBed(t), filters: way == "filters"}
 			if !b.filters {

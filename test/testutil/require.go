@@ -61,18 +61,28 @@ func Program(t testing.TB, name string) string {
 // feature. On others it never skips, so a feature that broke fails the test.
 func KernelSince(t testing.TB, major, minor int, feature string) {
 	t.Helper()
+	if KernelBefore(t, major, minor) {
+		t.Skipf("kernel %s has no %s, which came with %d.%d", release(t), feature, major, minor)
+	}
+}
+
+// KernelBefore reports whether the kernel is older than major.minor.
+func KernelBefore(t testing.TB, major, minor int) bool {
+	t.Helper()
+	older, err := olderThan(release(t), major, minor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return older
+}
+
+func release(t testing.TB) string {
+	t.Helper()
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
 		t.Fatal(err)
 	}
-	release := unix.ByteSliceToString(name.Release[:])
-	older, err := olderThan(release, major, minor)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if older {
-		t.Skipf("kernel %s has no %s, which came with %d.%d", release, feature, major, minor)
-	}
+	return unix.ByteSliceToString(name.Release[:])
 }
 
 func olderThan(release string, major, minor int) (bool, error) {

@@ -288,6 +288,14 @@ func TestSnapshotShowsEachKindOfChange(t *testing.T) {
 			return nil
 		}
 	}
+	before := testutil.HostState(t, a)
+	unchanged := func(t *testing.T) {
+		t.Helper()
+		if diff := before.Diff(testutil.HostState(t, a)); diff != "" {
+			t.Fatalf("untouched namespace differs:\n%s", diff)
+		}
+	}
+	unchanged(t)
 	for _, test := range []struct {
 		name, want   string
 		change, back func() error
@@ -301,10 +309,6 @@ func TestSnapshotShowsEachKindOfChange(t *testing.T) {
 		{"sysctl", "sysctls:\n- ipv4/tcp_sack = 1\n+ ipv4/tcp_sack = 0\n", write("ipv4/tcp_sack", "0"), write("ipv4/tcp_sack", "1")},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			before := testutil.HostState(t, a)
-			if diff := before.Diff(testutil.HostState(t, a)); diff != "" {
-				t.Fatalf("untouched namespace differs:\n%s", diff)
-			}
 			if err := a.Do(test.change); err != nil {
 				t.Fatal(err)
 			}
@@ -316,6 +320,7 @@ func TestSnapshotShowsEachKindOfChange(t *testing.T) {
 			}
 		})
 	}
+	unchanged(t)
 }
 
 func write(sysctl, value string) func() error {
