@@ -24,9 +24,6 @@ func TestEdgesOfOthersCarryFlows(t *testing.T) {
 		{"haproxy", (*site).startHAProxy, "h2"},
 		{"squid", (*site).startSquidEdge, "http/1.1"},
 	}
-	if testing.Short() {
-		tests = tests[:1] // what edges do has little to do with the kernel
-	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			s := newSite(t)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"path/filepath"
+	"strings"
 
 	"github.com/bpfacq/bpfacq/test/vm/image"
 	"github.com/bpfacq/bpfacq/test/vm/kernel"
@@ -21,7 +22,7 @@ func kernels(ctx context.Context, env environment, series []string) error {
 		Choice:   series,
 		Image:    testImage(env),
 		Packages: privileged(),
-		Flags:    []string{"-test.short"},
+		Flags:    []string{"-test.short", "-test.skip=^(" + strings.Join(indifferent(), "|") + ")$"},
 		Modules:  testModules(),
 		Update:   env.getenv("UPDATE") == "1",
 		Output:   env.stdout,
@@ -34,6 +35,25 @@ func privileged() []string {
 		"./test/testutil", "./userspace/netns", "./userspace/device", "./userspace/dns", "./userspace/listen", "./userspace/doctor",
 		"./userspace/container", "./userspace/enclave", "./userspace/uplink", "./userspace/datagram",
 		"./maps", "./loader", "./loader/bpffs", "./cmd/bpfacq", "./test/e2e",
+	}
+}
+
+// indifferent are tests of test/e2e that run on this machine only: they are about
+// edges, channels and answers of the agent, and ask nothing of the kernel that others
+// do not ask. Emulated they take minutes.
+func indifferent() []string {
+	return []string{
+		"TestAgentAnswersWhatItDoes",
+		"TestAgentIsReadyBeforeItsEdgesAreFound",
+		"TestAgentThatDoesNotStartIsNotReady",
+		"TestAgentWhoseMetricsHaveNoAddressDoesNotStart",
+		"TestChannelThatIsDownResetsUntilItsEdgeIsBack",
+		"TestEdgeOfAnotherAuthorityIsNotTrusted",
+		"TestEdgesOfOthersCarryFlows",
+		"TestQuietFlowStaysOpen",
+		"TestRefusalResetsTheFlowWithItsStatus",
+		"TestSecondaryEdgeServesWhileAllPrimariesFail",
+		"TestTenThousandFlowsAtOnceThroughAnEdge",
 	}
 }
 

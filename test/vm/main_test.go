@@ -57,3 +57,24 @@ func TestEveryPrivilegedPackageIsTestedOnKernels(t *testing.T) {
 		t.Errorf("packages with privileged tests (-) and those that kernels run (+):\n%s", diff)
 	}
 }
+
+func TestWhatKernelsNeedNotRunIsThere(t *testing.T) {
+	var all []byte
+	e2e := os.DirFS("../e2e")
+	names, err := fs.Glob(e2e, "*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		text, err := fs.ReadFile(e2e, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, text...)
+	}
+	for _, name := range indifferent() {
+		if !strings.Contains(string(all), "\nfunc "+name+"(t *testing.T) {") {
+			t.Errorf("test/e2e has no %s", name)
+		}
+	}
+}
