@@ -197,7 +197,13 @@ func (s *packetSite) openWireGuard(t *testing.T, ns *netns.Namespace, name strin
 			return err
 		}
 		request := nl.NewNetlinkRequest(int(family.ID), unix.NLM_F_ACK)
-		request.AddData(&nl.Genlmsg{Command: unix.WG_CMD_SET_DEVICE, Version: unix.WG_GENL_VERSION})
+		// The library sends the two bytes behind its header as the reserved ones,
+		// which have to be zero since 7.x.
+		header := &struct {
+			nl.Genlmsg
+			reserved uint16
+		}{Genlmsg: nl.Genlmsg{Command: unix.WG_CMD_SET_DEVICE, Version: unix.WG_GENL_VERSION}}
+		request.AddData(&header.Genlmsg)
 		request.AddData(nl.NewRtAttr(unix.WGDEVICE_A_IFINDEX, nl.Uint32Attr(uint32(device.Index))))
 		request.AddData(nl.NewRtAttr(unix.WGDEVICE_A_PRIVATE_KEY, own.Bytes()))
 		request.AddData(nl.NewRtAttr(unix.WGDEVICE_A_LISTEN_PORT, nl.Uint16Attr(wireGuardPort)))
