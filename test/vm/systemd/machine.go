@@ -16,7 +16,7 @@ import (
 
 const (
 	memory  = 1024 // MiB
-	timeout = 20 * time.Minute
+	timeout = 30 * time.Minute
 )
 
 // result is how the test on one kernel ended.
