@@ -21,15 +21,18 @@ func (a *Agent) tellOpeners(compiled *policy.Compiled) {
 	if a.packets == nil {
 		return
 	}
-	live, err := container.List("/proc")
+	live, err := container.ListTracked("/proc")
 	told := 0
 	for _, t := range live {
+		if told == maxOpeners {
+			break
+		}
 		protocol := maps.TCP
 		question := policy.Flow{Protocol: policy.TCP, Addr: t.From.Addr(), Port: t.From.Port()}
 		if t.Protocol == flow.UDP {
 			protocol, question.Protocol = maps.UDP, policy.UDP
 		}
-		if d := compiled.Lookup(question); d.Verdict == policy.VerdictPass || told == maxOpeners {
+		if d := compiled.Lookup(question); d.Verdict == policy.VerdictPass {
 			continue
 		}
 		ends := maps.Ends{Protocol: protocol, Local: t.To, Remote: t.From}

@@ -35,10 +35,10 @@ type Tracked struct {
 	From, To netip.AddrPort
 }
 
-// List returns the TCP and UDP flows that the connection tracking of the
+// ListTracked returns the TCP and UDP flows that the connection tracking of the
 // calling thread's network namespace knows, none where nothing is tracked. The
 // error is ErrCrowded where there are very many.
-func List(proc string) ([]Tracked, error) {
+func ListTracked(proc string) ([]Tracked, error) {
 	if !tracks(proc) {
 		return nil, nil
 	}
