@@ -63,8 +63,7 @@ func testImage(env environment) image.Spec {
 		Name:  "kernels",
 		Suite: "bookworm",
 		Packages: []string{
-			"curl", "dropbear-bin", "haproxy", "iproute2", "nftables", "nghttp2-proxy", "openssh-client", "python3",
-			"redsocks", "squid",
+			"curl", "dropbear-bin", "iproute2", "nftables", "openssh-client", "python3", "redsocks", "squid",
 		},
 		Size:     1 << 30,
 		Progress: env.stdout,
