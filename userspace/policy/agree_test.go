@@ -14,7 +14,7 @@ import (
 const flowsPerPolicy = 64
 
 func TestCompileAgreesWithMatch(t *testing.T) {
-	const policies = 1000
+	policies := testutil.Rounds(1000)
 	seen := make(map[policy.Reason]int)
 	verdicts := make(map[policy.Verdict]int)
 	for seed := range uint64(policies) {

@@ -182,7 +182,7 @@ func TestLabelWithADotIsNotTwoLabels(t *testing.T) {
 }
 
 func TestNamesAgreeWithRegularExpressions(t *testing.T) {
-	const policies = 400
+	policies := testutil.Rounds(400)
 	hits, misses := 0, 0
 	for seed := range uint64(policies) {
 		h, m := checkNames(t, seed)
