@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/bpfacq/bpfacq/test/vm/image"
@@ -22,7 +24,7 @@ func kernels(ctx context.Context, env environment, series []string) error {
 		Choice:   series,
 		Image:    testImage(env),
 		Packages: privileged(),
-		Flags:    []string{"-test.short", "-test.skip=^(" + strings.Join(indifferent(), "|") + ")$"},
+		Flags:    []string{"-test.short", skip()},
 		Modules:  testModules(),
 		Update:   env.getenv("UPDATE") == "1",
 		Output:   env.stdout,
@@ -38,33 +40,80 @@ func privileged() []string {
 	}
 }
 
-// indifferent are tests of test/e2e that run on this machine only: they are about
-// edges, channels and answers of the agent, and ask nothing of the kernel that others
-// do not ask. Emulated they take minutes.
-func indifferent() []string {
-	return []string{
-		"TestAgentAnswersWhatItDoes",
-		"TestAgentIsReadyBeforeItsEdgesAreFound",
-		"TestAgentThatDoesNotStartIsNotReady",
-		"TestAgentWhoseMetricsHaveNoAddressDoesNotStart",
-		"TestChannelThatIsDownResetsUntilItsEdgeIsBack",
-		"TestEdgeOfAnotherAuthorityIsNotTrusted",
-		"TestEdgesOfOthersCarryFlows",
-		"TestQuietFlowStaysOpen",
-		"TestRefusalResetsTheFlowWithItsStatus",
-		"TestSecondaryEdgeServesWhileAllPrimariesFail",
-		"TestTenThousandFlowsAtOnceThroughAnEdge",
+// indifferent are tests, by their package, that run on this machine only. They are about
+// the agent, the edges, the tunnel or the command line, and what they ask of a kernel
+// others ask as well; or they repeat that, once for each step. Emulated they would take
+// more time than all others.
+func indifferent() map[string][]string {
+	return map[string][]string{
+		"./cmd/bpfacq": {"TestScripts"},
+		"./loader": {
+			"TestAttachKilledAtAnyStepCanBeRepeated",
+			"TestLoadKilledAtAnyStepLeavesOldStateOrNew",
+			"TestPinsThatSomebodyChangedAreRepairedOrNamed",
+			"TestReplacementKilledAtAnyStepKeepsUplinks",
+			"TestStoreKilledAtAnyStepLeavesOldPolicyOrNew",
+		},
+		"./test/e2e": {
+			"TestAddressesAreAcquiredWithoutAStateFolder",
+			"TestAgentAcquiresWithOneOfItsTwoProfiles",
+			"TestAgentAnswersWhatItDoes",
+			"TestAgentDoesNotStartWithAnEdgeThatIsNotAllowed",
+			"TestAgentIsReadyBeforeItsEdgesAreFound",
+			"TestAgentThatDoesNotStartIsNotReady",
+			"TestAgentWhoseMetricsHaveNoAddressDoesNotStart",
+			"TestAgentWithoutAnyGoodProfileDoesNotStart",
+			"TestAppliedPolicyIsWholeOrNotAtAll",
+			"TestBytesArriveAsTheyWereSent",
+			"TestChannelThatIsDownResetsUntilItsEdgeIsBack",
+			"TestClientsOfOthersAreAcquired",
+			"TestDatagramsDoNotNeedQUIC",
+			"TestEdgeOfAnotherAuthorityIsNotTrusted",
+			"TestEdgeWithoutDatagramsLeavesThemToHardening",
+			"TestEdgesOfOthersCarryFlows",
+			"TestEveryTransportCarriesDatagramsAndStreams",
+			"TestHalfCloseReachesTheOtherSide",
+			"TestHangupReloadsTheProfile",
+			"TestHardeningDecidesForNamesWithoutAnEdge",
+			"TestJournalTakesTheFieldsOfALog",
+			"TestNameIsAcquiredByItsOriginalAddressIfTheConfigurationSaysSo",
+			"TestNameThatNobodyResolvesIsAcquired",
+			"TestNamesHaveIPv6AddressesIfTheConfigurationSaysSo",
+			"TestNamesKeepTheirAddressesThroughCrashes",
+			"TestPoolOnARouteIsRejected",
+			"TestPrivateNamesAreAskedThroughTheTunnel",
+			"TestProfileWithoutNamesTakesNoQueries",
+			"TestQueryOfAPersonShowsEachHop",
+			"TestQuietFlowStaysOpen",
+			"TestRedsocksCanBeTheRelay",
+			"TestRefusalResetsTheFlowWithItsStatus",
+			"TestReloadChangesTheVerdictOfAName",
+			"TestReloadTakesUpTheConfiguration",
+			"TestResetReachesTheOtherSide",
+			"TestRulesBeyondTheRoomOfTheTablesAreObeyed",
+			"TestSecondaryEdgeServesWhileAllPrimariesFail",
+			"TestServerAtASyntheticAddressIsThatOfTheName",
+			"TestServerThatARuleCoversIsAskedThroughItsChannel",
+			"TestServiceManagerIsToldWhatTheAgentIsAt",
+			"TestTenThousandFlowsAtOnceThroughAnEdge",
+			"TestWatchdogIsFedByARunningAgentAlone",
+		},
 	}
+}
+
+// skip is the flag that leaves the indifferent tests out.
+func skip() string {
+	names := slices.Concat(slices.Collect(maps.Values(indifferent()))...)
+	slices.Sort(names)
+	return "-test.skip=^(" + strings.Join(names, "|") + ")$"
 }
 
 // testImage has the programs that tests run.
 func testImage(env environment) image.Spec {
 	return image.Spec{
-		Name:  "kernels",
-		Suite: "bookworm",
-		Packages: []string{
-			"curl", "dropbear-bin", "iproute2", "nftables", "openssh-client", "python3", "redsocks", "squid",
-		},
+		Name:     "kernels",
+		Suite:    "bookworm",
+		Packages: []string{"curl", "iproute2", "nftables", "python3"},
 		Size:     1 << 30,
 		Progress: env.stdout,
 	}
