@@ -91,15 +91,12 @@ func TestLoadKilledAtAnyStepLeavesOldStateOrNew(t *testing.T) {
 			want: direct, // the new maps are empty
 		},
 	}
-	if testing.Short() {
-		tests = tests[1:3] // the others differ in less of what a kernel does
-	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBed(t)
 			b.other = testutil.Cgroup(t)
-			step := firstStep()
-			for ; ; step += stride() {
+			step := 1
+			for ; ; step += stride {
 				test.old(t, b)
 				ended := runUntil(t, step, "load", b.cgroup, b.pins)
 				here, there := b.connect(t, b.cgroup), b.connect(t, b.other)
@@ -132,7 +129,7 @@ func TestLoadKilledAtAnyStepLeavesOldStateOrNew(t *testing.T) {
 func TestStoreKilledAtAnyStepLeavesOldPolicyOrNew(t *testing.T) {
 	b := newBed(t)
 	met := make(map[string]int)
-	for step, ended := firstStep(), false; !ended; step += stride() {
+	for step, ended := 1, false; !ended; step += stride {
 		b.blocked(t, b.cgroup)
 		ended = runUntil(t, step, "store", b.cgroup, b.pins)
 		got := b.connect(t, b.cgroup)
@@ -168,21 +165,8 @@ func TestStoreKilledAtAnyStepLeavesOldPolicyOrNew(t *testing.T) {
 	}
 }
 
-// firstStep and stride leave steps out: most are one of many pins, each like the one
-// before. The first ones only make folders.
-func firstStep() int {
-	if testing.Short() {
-		return 11
-	}
-	return 1
-}
-
-func stride() int {
-	if testing.Short() {
-		return 67
-	}
-	return 5
-}
+// stride leaves steps out: most are one of many pins, each like the one before.
+const stride = 11
 
 // blocked makes a state in force on a cgroup, as an agent leaves it that was
 // killed: connects are refused.

@@ -183,8 +183,8 @@ func TestWayOfAttachingMayChange(t *testing.T) {
 }
 
 func TestAttachKilledAtAnyStepCanBeRepeated(t *testing.T) {
-	onUsualWays(t, func(t *testing.T, b *uplinkBed) {
-		b.killed(t, stride(), func() {
+	onBothWays(t, func(t *testing.T, b *uplinkBed) {
+		b.killed(t, stride, func() {
 			d := b.packets(t)
 			if err := d.Close(); err != nil {
 				t.Fatal(err)
@@ -200,9 +200,9 @@ func TestAttachKilledAtAnyStepCanBeRepeated(t *testing.T) {
 // A whole new state comes into force around uplinks that are in use: none of them
 // is without its programs for a moment.
 func TestReplacementKilledAtAnyStepKeepsUplinks(t *testing.T) {
-	onUsualWays(t, func(t *testing.T, b *uplinkBed) {
+	onBothWays(t, func(t *testing.T, b *uplinkBed) {
 		b.other = testutil.Cgroup(t)
-		b.killed(t, 2*stride(), func() {
+		b.killed(t, 2*stride, func() {
 			d := b.packets(t, func(o *loader.Options) { o.Cgroup = b.other })
 			b.attach(t, d, b.device)
 			if err := d.Close(); err != nil {
@@ -224,7 +224,7 @@ func (b *uplinkBed) killed(t *testing.T, stride int, old func(), judge func(step
 	t.Helper()
 	way := map[bool]string{true: "filters", false: "links"}[b.filters]
 	namespace := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), b.ns.Fd())
-	step := firstStep()
+	step := 1
 	for ended := false; !ended; step += stride {
 		old()
 		ended = runUntil(t, step, "attach", b.cgroup, b.pins, strconv.Itoa(b.device), way, namespace)

@@ -62,21 +62,6 @@ func onBothWays(t *testing.T, test func(t *testing.T, b *uplinkBed)) {
 	onWays(t, []string{"links", "filters"}, test)
 }
 
-// onUsualWays is onBothWays for what takes long: where a machine is emulated, its
-// kernel's own way is enough, and others have the other one.
-func onUsualWays(t *testing.T, test func(t *testing.T, b *uplinkBed)) {
-	t.Helper()
-	if !testing.Short() {
-		onBothWays(t, test)
-		return
-	}
-	usual := "links"
-	if testutil.KernelBefore(t, 6, 6) {
-		usual = "filters"
-	}
-	onWays(t, []string{usual}, test)
-}
-
 func onWays(t *testing.T, ways []string, test func(t *testing.T, b *uplinkBed)) {
 	t.Helper()
 	for _, way := range ways {

@@ -196,10 +196,7 @@ func TestBytesArriveAsTheyWereSent(t *testing.T) {
 	s.startEdge(t, 443, "192.168.11.0/24:*")
 	testutil.Echo(t, s.net, "192.168.11.1:443")
 	s.start(t)
-	size := 128 << 20
-	if testing.Short() {
-		size = 1 << 20
-	}
+	const size = 128 << 20
 	got := testutil.Child(t, s.host, s.cgroup, "exchange", "bulk="+strconv.Itoa(size), "192.168.11.1:443")
 	if want := fmt.Sprintf("%d bytes came back", size); got != want {
 		t.Errorf("got %q, want %q", got, want)
@@ -229,10 +226,7 @@ func TestQuietFlowStaysOpen(t *testing.T) {
 }
 
 func TestTenThousandFlowsAtOnceThroughAnEdge(t *testing.T) {
-	total := 10_000
-	if testing.Short() {
-		total = 100
-	}
+	const total = 10_000
 	raiseFiles(t, uint64(total)+1000)
 	s := newSite(t)
 	s.setProfile(t, variant(t, "3232238336", "3232235520", "3232238591", "3232301055")) // 192.168.0.0/16

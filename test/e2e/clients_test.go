@@ -42,10 +42,7 @@ func (s *site) checkCurl(t *testing.T) {
 // checkSSH runs a command by key, and sends a file through it and back.
 func (s *site) checkSSH(t *testing.T) {
 	s.startDropbear(t)
-	size := 4 << 20
-	if testing.Short() {
-		size = 1 << 20
-	}
+	const size = 4 << 20
 	cmd := program(t, "ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes",
 		"-o", "StrictHostKeyChecking=accept-new", "-o", "UserKnownHostsFile="+filepath.Join(s.folder, "known_hosts"),
 		"-i", s.key(), "root@"+webAddr, "cat; echo from $USER")
@@ -101,10 +98,7 @@ func (s *site) checkAsyncio(t *testing.T) {
 			fmt.Fprintf(conn, "answer to %s", bytes.TrimSpace(question))
 		}
 	})
-	count := "500"
-	if testing.Short() {
-		count = "50"
-	}
+	const count = "500"
 	got, err := testutil.Output(t, s.host, s.cgroup, program(t, "python3", "testdata/clients.py", count))
 	if want := count + " greetings and answers\n"; got != want || err != nil {
 		t.Errorf("got %q, %v, want %q", got, err, want)

@@ -47,10 +47,7 @@ func (s *site) checkEdge(t *testing.T) {
 	if got, err := s.curl(t, "http://"+webAddr+"/"); got != fromWeb(webAddr+":80") || err != nil {
 		t.Errorf("got %q, %v, want %q", got, err, fromWeb(webAddr+":80"))
 	}
-	size := 8 << 20
-	if testing.Short() {
-		size = 512 << 10
-	}
+	const size = 8 << 20
 	got := testutil.Child(t, s.host, s.cgroup, "exchange", fmt.Sprintf("bulk=%d", size), "192.168.11.1:443")
 	if want := fmt.Sprintf("%d bytes came back", size); got != want {
 		t.Errorf("got %q, want %q", got, want)

@@ -62,7 +62,7 @@ func TestNoConnectSeesAMixedPolicy(t *testing.T) {
 	second := tunnel("10.0.0.0/8", "192.168.0.0/16")
 	second.Rules[0].Action = policy.ActionBypass
 	even := compile(t, second)
-	flips := 1000
+	flips := 250
 	if testing.Short() {
 		flips = 8
 	}

@@ -67,11 +67,7 @@ func TestNamesKeepTheirAddressesThroughCrashes(t *testing.T) {
 			}
 		}
 	}
-	const rounds = 2
-	some := 300
-	if testing.Short() {
-		some = 24
-	}
+	const rounds, some = 2, 300
 	names := make([]string, rounds*some)
 	for i := range names {
 		names[i] = fmt.Sprintf("n%d.corp.example.", i)
