@@ -113,7 +113,7 @@ func testImage(env environment) image.Spec {
 	return image.Spec{
 		Name:     "kernels",
 		Suite:    "bookworm",
-		Packages: []string{"curl", "iproute2", "nftables", "python3"},
+		Packages: []string{"curl", "iproute2", "netbase", "nftables", "python3"},
 		Size:     1 << 30,
 		Progress: env.stdout,
 	}
